@@ -1,0 +1,45 @@
+"""
+Image aesthetics assessment for transformers.
+
+Importing this package registers its models and the task "image-aesthetics" with transformers.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
+from .modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from .modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
+from .modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
+from .modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
+from .processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline, __version__
+from .processing_roc4mllm.processing_roc4mllm import ROC4MLLMProcessor
+
+AutoConfig.register("roc4mllm", ROC4MLLMConfig, exist_ok=True)
+AutoModel.register(ROC4MLLMConfig, ROC4MLLMForImageAesthetics, exist_ok=True)
+AutoModelForImageTextToText.register(ROC4MLLMConfig, ROC4MLLMForImageAesthetics, exist_ok=True)
+AutoProcessor.register(ROC4MLLMConfig, ROC4MLLMProcessor, exist_ok=True)
+
+# Saved folders carry the sources of these classes, so that a process without this package loads them.
+ROC4MLLMConfig.register_for_auto_class()
+ROC4MLLMForImageAesthetics.register_for_auto_class("AutoModel")
+ROC4MLLMProcessor.register_for_auto_class()
+
+PIPELINE_REGISTRY.register_pipeline(
+    "image-aesthetics",
+    pipeline_class=ImageAestheticsPipeline,
+    pt_model=AutoModel,  # a class of ours here would be written into folders that plain transformers cannot read
+    default={"model": (str(BUNDLED_CHECKPOINT), None)},
+    type="multimodal",
+)
+
+__all__ = [
+    "AestheticsOutput",
+    "AutoModelForImageAesthetics",
+    "ImageAestheticsPipeline",
+    "ROC4MLLMConfig",
+    "ROC4MLLMForImageAesthetics",
+    "ROC4MLLMProcessor",
+    "__version__",
+    "load_scorer",
+]

@@ -1,0 +1,1 @@
+"""Scoring with a loaded model: one call, files, tables."""

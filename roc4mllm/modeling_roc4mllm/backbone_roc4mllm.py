@@ -1,0 +1,149 @@
+"""
+What ROC4MLLM asks of a backbone: the input of its output embedding, one more embedding row, and a text decoder.
+
+Nothing here names a backbone. Names of axes: B rows, T tokens, H hidden, N levels, M supervised tokens, V vocabulary.
+"""
+
+import os
+import threading
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+class ScoreHead(nn.Linear):
+    """
+    Linear map hidden → level logits that stays in float32 or wider whatever the model is cast to.
+
+    A bfloat16 readout moves scores by up to 0.013 on a range of 1–10.
+    """
+
+    def __init__(self, hidden_size: int, num_levels: int):
+        super().__init__(hidden_size, num_levels, bias=False, dtype=torch.float32)
+
+    def _apply(self, fn, recurse=True):
+        before = self.weight.detach()
+        super()._apply(fn, recurse)
+        if self.weight.dtype in (torch.float16, torch.bfloat16):
+            # `.half()` or `.to(bfloat16)` went through the whole model: keep the move, undo the rounding
+            device = self.weight.device
+            kept = torch.empty_like(before, device=device) if before.is_meta else before.to(device)
+            self.weight = nn.Parameter(kept, requires_grad=self.weight.requires_grad)
+        return self
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        dtype = torch.promote_types(hidden.dtype, self.weight.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):  # autocast would round the readout to bfloat16
+            return nn.functional.linear(hidden.to(dtype), self.weight.to(dtype))
+
+
+class HeadInput:
+    """
+    What one forward pass hands to the output embedding, taken and trimmed by [`reading_head_input`].
+
+    `hidden` is `(B, T', H)` with T' ≥ T: a few backbones put image states in front of the text.
+    """
+
+    def __init__(self, text_rows: tuple[torch.Tensor, torch.Tensor], length: int):
+        self.rows, self.positions = text_rows
+        self.length = length
+        self.hidden: torch.Tensor | None = None
+
+    def take(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Keep the hidden states, return those that need text logits, `(1, M, H)`."""
+        if hidden.shape[1] < self.length:
+            raise ValueError(
+                f"The backbone's output embedding reads {hidden.shape[1]} positions for {self.length} input ids, so "
+                "score positions cannot be found. This backbone is not supported."
+            )
+        self.hidden = hidden
+        return self.at(self.rows, self.positions).unsqueeze(0)  # (1, M, H)
+
+    def at(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Hidden states `(K, H)` of K pairs of row and position in `input_ids`."""
+        if self.hidden is None:
+            raise ValueError("The backbone never called its output embedding. This backbone is not supported.")
+        ahead = self.hidden.shape[1] - self.length  # image states that stand in front of the text
+        device = self.hidden.device
+        return self.hidden[rows.to(device), positions.to(device) + ahead]  # (K, H)
+
+
+@contextmanager
+def reading_head_input(output_embedding: nn.Module, head_input: HeadInput):
+    """
+    While active, calls of `output_embedding` on this thread give their input to `head_input` and compute only the
+    rows that it returns. Scaling and soft caps that the backbone applies to logits act on those rows as always.
+    """
+    thread = threading.get_ident()  # two threads may score with one model
+
+    def take(module, args):
+        if threading.get_ident() == thread:
+            return (head_input.take(args[0]), *args[1:])
+
+    handle = output_embedding.register_forward_pre_hook(take)
+    try:
+        yield head_input
+    finally:
+        handle.remove()
+
+
+def output_embedding_of(backbone: PreTrainedModel) -> nn.Module:
+    """
+    The module that maps hidden states to text logits.
+
+    Some composite models do not delegate `get_output_embeddings`; then it is the one of the part that generates text.
+    """
+    head = backbone.get_output_embeddings()
+    if head is None:
+        parts = (part for part in backbone.modules() if isinstance(part, PreTrainedModel) and part is not backbone)
+        head = next((found for part in parts if (found := part.get_output_embeddings()) is not None), None)
+    return head
+
+
+def refuse_unsuitable(backbone: PreTrainedModel) -> None:
+    """
+    Raise a `ValueError` with the reason where a backbone cannot carry a score position.
+    """
+    name = type(backbone).__name__
+    if backbone.config.is_encoder_decoder or backbone.config.get_text_config().is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder-decoder model; ROC4MLLM needs a decoder that reads picture and answer."
+        )
+    if not backbone.can_generate():
+        raise ValueError(f"{name} does not write text token by token, so it has no position that predicts [SCORE].")
+    if output_embedding_of(backbone) is None:
+        raise ValueError(f"{name} has no output embedding whose input could be read for the score.")
+
+
+@torch.no_grad()
+def add_score_row(backbone: PreTrainedModel, score_token_id: int) -> None:
+    """
+    Give `[SCORE]` the mean of the existing rows, in the input and the output embedding. Embeddings only ever grow.
+    """
+    embedding = backbone.get_input_embeddings()
+    known = min(score_token_id, embedding.weight.shape[0])  # rows from the new token on may be padding
+    if score_token_id >= embedding.weight.shape[0]:
+        backbone.resize_token_embeddings(score_token_id + 1, mean_resizing=False)
+        embedding = backbone.get_input_embeddings()
+    for module in (embedding, output_embedding_of(backbone)):
+        for parameter in (module.weight, getattr(module, "bias", None)):
+            if parameter is not None:
+                parameter[score_token_id] = parameter[:known].float().mean(0).to(parameter.dtype)
+
+
+def hub_name(name: str | None) -> str | None:
+    """`name` if it is a Hub name, `None` for a folder: a path of this machine means nothing elsewhere."""
+    return None if name is None or os.path.isdir(name) else name
+
+
+__all__ = [
+    "HeadInput",
+    "ScoreHead",
+    "add_score_row",
+    "hub_name",
+    "output_embedding_of",
+    "reading_head_input",
+    "refuse_unsuitable",
+]

@@ -1,0 +1,142 @@
+"""Configuration of ROC4MLLM (AAAI 2026): any multimodal LLM, one `[SCORE]` token and a head of N level logits."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+
+@strict
+class ROC4MLLMConfig(PreTrainedConfig):
+    r"""
+    Args:
+        mllm_config (`dict` or `PreTrainedConfig`):
+            Configuration of the backbone, any image-text-to-text model of transformers.
+        score_token_id (`int`):
+            Id of the position token `[SCORE]` in the backbone's embedding.
+        num_levels (`int`, *optional*, defaults to 10):
+            Number N of levels that the score head rates, equally spaced over the score range.
+        score_range (pair of `float`, or one pair per attribute, *optional*, defaults to `(1, 10)`):
+            Lowest and highest score.
+        attributes (`list[str]`, *optional*, defaults to `["aesthetics"]`):
+            What is scored, the main attribute first. Slot attributes are indices into this list.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of the score.
+        score_head_trained (`bool`, *optional*, defaults to `False`):
+            Whether training or conversion has set the score head. Until then pipeline and command refuse the model.
+        backbone_name_or_path (`str`, *optional*):
+            Hub name of the backbone that this model was built from; a local path is not kept.
+        backbone_revision (`str`, *optional*):
+            Revision of that backbone.
+
+    Raises:
+        ValueError: If a field has the wrong type or value; the message names the field.
+    """
+
+    model_type = "roc4mllm"
+    sub_configs = {"mllm_config": AutoConfig}
+
+    mllm_config: dict | PreTrainedConfig | None = None
+    score_token_id: int | None = None
+    num_levels: int = 10
+    score_range: list | tuple = (1.0, 10.0)
+    attributes: list[str] | tuple[str, ...] = ("aesthetics",)
+    higher_is_better: bool = True
+    score_head_trained: bool = False
+    backbone_name_or_path: str | None = None
+    backbone_revision: str | None = None
+
+    def __post_init__(self, **kwargs):
+        mllm_config = self.mllm_config
+        if mllm_config is None:
+            # transformers asks for a config without arguments when it writes only what differs from the defaults
+            mllm_config = AutoConfig.for_model("llava")
+        elif isinstance(mllm_config, dict):
+            fields = dict(mllm_config)
+            mllm_config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        self.score_range = as_lists(self.score_range)
+        self.attributes = list(self.attributes)
+        kwargs.pop("tie_word_embeddings", None)
+        # The parent sets its attention and expert implementations on all parts, `None` included. On the config of a
+        # loaded backbone that silently ends causal masking, so the part is absent meanwhile.
+        self.mllm_config = None
+        super().__post_init__(**kwargs)
+        self.mllm_config = mllm_config
+        for name in ("attn_implementation", "experts_implementation"):
+            if kwargs.get(name) is not None:
+                setattr(self, f"_{name}", kwargs[name])
+        # peft reads this flag of the outer config; a wrong one makes a merged adapter change the scores
+        self.tie_word_embeddings = bool(getattr(mllm_config, "tie_word_embeddings", False))
+
+    def validate_levels(self):
+        """At least two levels."""
+        if self.num_levels < 2:
+            raise ValueError(f"num_levels must be at least 2, got {self.num_levels}.")
+
+    def validate_attributes(self):
+        """Attribute names are distinct and there is at least one."""
+        if not self.attributes or len(set(self.attributes)) != len(self.attributes):
+            raise ValueError(f"attributes must be distinct names, at least one; got {list(self.attributes)}.")
+
+    def validate_score_range(self):
+        """One `(min, max)`, or one per attribute, each with min < max."""
+        pairs = self.score_range
+        if len(pairs) and not isinstance(pairs[0], list | tuple):
+            pairs = [pairs] * len(self.attributes)
+        if len(pairs) != len(self.attributes):
+            raise ValueError(
+                f"score_range must be one (min, max) or one per attribute ({len(self.attributes)}), got {pairs}."
+            )
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(end, int | float) for end in pair) or not pair[0] < pair[1]:
+                raise ValueError(f"score_range must be (min, max) with min < max, got {pair}.")
+
+    def validate_score_token(self):
+        """The position token is none of the special tokens of the backbone."""
+        if self.score_token_id is None or self.mllm_config is None:
+            return
+        for name, value in special_token_ids(self.mllm_config):
+            if value == self.score_token_id:
+                raise ValueError(
+                    f"score_token_id {self.score_token_id} is already {name} of the backbone. "
+                    "Give [SCORE] an id of its own."
+                )
+
+    def to_dict(self) -> dict:
+        """As in the parent, without the folders that the backbone and its parts were loaded from."""
+        fields = super().to_dict()
+        fields["mllm_config"] = without_paths(fields["mllm_config"])
+        return fields
+
+    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
+        """The backbone's text config: resizing, caches and `generate` ask for it."""
+        return self.mllm_config.get_text_config(*args, **kwargs)
+
+
+def as_lists(score_range) -> list:
+    """The score range as JSON knows it: lists of floats."""
+    return [as_lists(item) if isinstance(item, list | tuple) else item for item in score_range]
+
+
+def without_paths(fields: dict) -> dict:
+    """The nested dict without `_name_or_path`, which may name a folder of the machine that saved it."""
+    return {
+        name: without_paths(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if name != "_name_or_path"
+    }
+
+
+def special_token_ids(config) -> list[tuple[str, int]]:
+    """
+    `(name, id)` of every token id that a backbone's config and its text config name (`pad_token_id`,
+    `image_token_index`, …).
+    """
+    found = []
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if name.endswith(("_token_id", "_token_index", "_token_ids")):
+                values = value if isinstance(value, list | tuple) else [value]
+                found += [(name, item) for item in values if isinstance(item, int)]
+    return found
+
+
+__all__ = ["ROC4MLLMConfig"]

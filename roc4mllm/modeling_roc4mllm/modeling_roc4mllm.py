@@ -1,0 +1,366 @@
+"""
+ROC4MLLM (AAAI 2026): scores from any image-text-to-text model.
+
+Paper: "Regression Over Classification: Assessing Image Aesthetics via Multimodal Large Language Models", AAAI 2026.
+Written from the paper; the original code is built on mPLUG-Owl2 only.
+
+How it works:
+- the answer is known in advance: "The aesthetic rate of the image is [SCORE]."; ONE forward pass over the
+  teacher-forced sentence reads every score, since the embedding fed for `[SCORE]` does not depend on the value
+- h = the input of the backbone's output embedding at the position whose NEXT token is `[SCORE]`
+- p = softmax(score_head(h)) in float32 or wider; score = Σ p_i s_i over equally spaced levels s_i
+- a forward pre-hook on the output embedding takes h and hands only the rows that need text logits on to it, so scoring
+  computes no logits at all and text loss keeps the backbone's own scaling and soft cap
+
+It does not know which backbone it holds, how a prompt is made, or how pictures are prepared (see the processor).
+Names of axes: B rows, T tokens, H hidden, A attributes, N levels, S score slots, M supervised tokens, V vocabulary.
+"""
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers.utils import logging
+
+from .backbone_roc4mllm import (
+    HeadInput,
+    ScoreHead,
+    add_score_row,
+    hub_name,
+    output_embedding_of,
+    reading_head_input,
+    refuse_unsuitable,
+)
+from .configuration_roc4mllm import ROC4MLLMConfig
+from .loss_aesthetics import (
+    distribution_cross_entropy,
+    earth_movers_distance,
+    smooth_l1,
+    text_cross_entropy,
+    two_hot_distribution,
+    votes_to_distribution,
+)
+from .modeling_outputs_aesthetics import AestheticsOutput, expected_score, level_values, score_std
+from .slots_roc4mllm import Slots, find_slots, supervised_positions
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_LOSS_WEIGHTS = {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0}  # the paper's, outside AVA
+
+
+class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
+    """
+    A multimodal LLM with a `[SCORE]` token and a score head.
+
+    Build it from a backbone with [`~ROC4MLLMForImageAesthetics.from_backbone`], load it with `from_pretrained`.
+
+    Args:
+        config ([`ROC4MLLMConfig`]): Configuration.
+        backbone (`PreTrainedModel`, *optional*): A loaded backbone; made from `config.mllm_config` when missing.
+
+    Raises:
+        ValueError: If the backbone is not a decoder-style image-text-to-text model.
+    """
+
+    config_class = ROC4MLLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _tied_weights_keys = {}  # a dict, else peft ignores the backbone's own tied weights
+    _keep_in_fp32_modules = ["score_head"]  # read by the quantisers, and for float16
+    _keep_in_fp32_modules_strict = ["score_head"]  # for bfloat16
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean: the Trainer divides it by its accumulation steps
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: ROC4MLLMConfig, backbone: PreTrainedModel | None = None):
+        super().__init__(config)
+        if backbone is None:
+            backbone = AutoModelForImageTextToText.from_config(config.mllm_config)
+        refuse_unsuitable(backbone)
+        self.backbone = backbone
+        self.score_head = ScoreHead(output_embedding_of(backbone).weight.shape[1], config.num_levels)
+        self.post_init()
+
+    # ---- building -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone,
+        processor=None,
+        num_levels: int = 10,
+        score_range=(1.0, 10.0),
+        attributes=("aesthetics",),
+        higher_is_better: bool = True,
+        **kwargs,
+    ) -> "ROC4MLLMForImageAesthetics":
+        """
+        A scorer on an existing multimodal LLM; its score head is fresh and must be trained.
+
+        Args:
+            backbone (`str`, `os.PathLike` or `PreTrainedModel`): Hub name, folder or loaded image-text-to-text model.
+            processor ([`ROC4MLLMProcessor`], *optional*): Decides the id of `[SCORE]` and the attributes; without one
+                the id is the number of embedding rows.
+            num_levels (`int`, *optional*, defaults to 10): Levels of the score head.
+            score_range (pair of `float`, or one pair per attribute, *optional*, defaults to `(1, 10)`): Score units.
+            attributes (`list[str]`, *optional*): Attribute names, main one first; the processor's if it is given.
+            higher_is_better (`bool`, *optional*, defaults to `True`): Direction of the score.
+            **kwargs: Passed to the backbone's `from_pretrained` (`dtype`, `device_map`, `attn_implementation`,
+                `quantization_config`, `revision`, …).
+
+        Raises:
+            ValueError: If the backbone is unsuitable or the id of `[SCORE]` is one of its special tokens.
+        """
+        name = None
+        if not isinstance(backbone, PreTrainedModel):
+            name = str(backbone)
+            kwargs.setdefault("use_safetensors", True)
+            backbone = AutoModelForImageTextToText.from_pretrained(name, **kwargs)
+        refuse_unsuitable(backbone)
+        rows = backbone.get_input_embeddings().weight.shape[0]
+        config = ROC4MLLMConfig(
+            mllm_config=backbone.config,
+            score_token_id=rows if processor is None else processor.score_token_id,
+            num_levels=num_levels,
+            score_range=score_range,
+            attributes=list(attributes if processor is None else processor.attributes),
+            higher_is_better=higher_is_better,
+            backbone_name_or_path=hub_name(name),
+            backbone_revision=kwargs.get("revision"),
+        )
+        add_score_row(backbone, config.score_token_id)
+        model = cls(config, backbone=backbone)
+        model.score_head.to(output_embedding_of(backbone).weight.device)
+        model.reset_score_head()
+        return model.eval()
+
+    @torch.no_grad()
+    def reset_score_head(self) -> None:
+        """
+        Fresh level rows: the mean output row plus normal noise of a tenth of the rows' standard deviation. Identical
+        rows would score every picture the same and send no gradient into the backbone.
+        """
+        rows = output_embedding_of(self.backbone).weight.float()  # (V, H)
+        noise = torch.randn_like(self.score_head.weight) * rows.std(0) * 0.1  # (N, H)
+        self.score_head.weight.copy_(rows.mean(0) + noise)
+        self.config.score_head_trained = False
+
+    def _init_weights(self, module):
+        # The head's weights come from `reset_score_head` or a checkpoint; the backbone initialises its own parts.
+        if isinstance(module, ScoreHead):
+            nn.init.normal_(module.weight, std=0.02)
+
+    # ---- scoring ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        slot_attributes: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        scores: torch.Tensor | None = None,
+        votes: torch.Tensor | None = None,
+        loss_weights: dict[str, float] | None = None,
+        output_text_logits: bool = False,
+        **kwargs,
+    ) -> AestheticsOutput:
+        """
+        One pass over prompts and answers; pad on the right.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`): Prompt and answer with `[SCORE]` in it.
+            attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*): 0 on padding.
+            slot_attributes (`torch.LongTensor` of shape `(batch_size, num_slots)`, *optional*): Attribute of each
+                `[SCORE]` in reading order, an index into `config.attributes`; −1 for none. Without it each row holds
+                exactly one slot per attribute, in their order.
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): Text targets, −100 elsewhere.
+            scores (`torch.Tensor` of shape `(batch_size, num_attributes)`, *optional*): Rated scores in
+                `config.score_range`; NaN where there is none.
+            votes (`torch.Tensor` of shape `(batch_size, num_attributes, num_levels)`, *optional*): Votes per level,
+                counts or shares; NaN where there are none. Where only a score is known, a two-hot distribution of
+                that mean stands in.
+            loss_weights (`dict`, *optional*): Weights of the parts `text`, `smooth_l1`, `ce`, `emd`; by default text
+                and smooth-L1 count 1, the others 0.
+            output_text_logits (`bool`, *optional*, defaults to `False`): Also return the supervised tokens' logits.
+            **kwargs: Every other input of the backbone (`pixel_values`, `image_grid_thw`, `token_type_ids`, …).
+
+        Raises:
+            ValueError: If slots and attributes do not match, or a target has the wrong shape; the message says what
+                came and what was expected.
+        """
+        self._warn_if_untrained()
+        kwargs.pop("num_items_in_batch", None)
+        text_rows = supervised_positions(input_ids, labels)
+        slots = find_slots(input_ids, slot_attributes, self.config.score_token_id, len(self.config.attributes))
+        head_input = HeadInput(text_rows, length=input_ids.shape[1])
+        with reading_head_input(output_embedding_of(self.backbone), head_input):
+            text_logits = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kwargs
+            ).logits[0]  # (M, V)
+        slot_logits = self.score_head(head_input.at(slots.rows, slots.positions - 1))  # (S, N)
+        output = self._scores(slot_logits, slots, batch_size=input_ids.shape[0])
+        if output_text_logits:
+            output.text_logits = text_logits
+        if labels is not None or scores is not None or votes is not None:
+            targets = None if labels is None else labels[text_rows[0], text_rows[1] + 1]  # (M,)
+            self._add_loss(output, slot_logits, slots, text_logits, targets, scores, votes, loss_weights)
+        return output
+
+    def _scores(self, slot_logits: torch.Tensor, slots: Slots, batch_size: int) -> AestheticsOutput:
+        """Scores of all slots, laid out by row and attribute."""
+        config = self.config
+        shape = (batch_size, len(config.attributes))
+        logits = slot_logits.new_full((*shape, config.num_levels), float("nan"))  # (B, A, N)
+        mask = torch.zeros(shape, dtype=torch.bool, device=slot_logits.device)  # (B, A)
+        index = (slots.rows.to(mask.device), slots.attributes.to(mask.device))
+        logits = logits.index_put(index, slot_logits)
+        mask = mask.index_put(index, torch.ones((), dtype=torch.bool, device=mask.device))
+        levels = self.levels(logits)  # (A, N)
+        distribution = logits.softmax(-1)  # (B, A, N)
+        return AestheticsOutput(
+            scores=expected_score(distribution, levels),
+            distribution=distribution,
+            std=score_std(distribution.detach(), levels),  # its root has no gradient at 0, and no loss needs one
+            score_mask=mask,
+            logits=logits,
+        )
+
+    def levels(self, like: torch.Tensor) -> torch.Tensor:
+        """Level scores `(num_attributes, num_levels)` on the device and in the dtype of `like`."""
+        config = self.config
+        return level_values(
+            config.score_range, config.num_levels, len(config.attributes), device=like.device, dtype=like.dtype
+        )
+
+    def _warn_if_untrained(self) -> None:
+        if not (self.config.score_head_trained or self.training):
+            logger.warning_once(
+                "The score head of this model was never trained: every score is near the middle of the range. "
+                "After training set `model.config.score_head_trained = True`."
+            )
+
+    # ---- loss ---------------------------------------------------------------------------------------------------
+
+    def _add_loss(self, output, slot_logits, slots, text_logits, targets, scores, votes, loss_weights) -> None:
+        """Fill `output.loss` and its parts; text tokens and score slots are averaged apart."""
+        weights = checked_weights(loss_weights)
+        parts = {}
+        if targets is not None:
+            parts["text"] = text_cross_entropy(text_logits, targets.to(text_logits.device))
+        if scores is not None or votes is not None:
+            parts |= self._score_losses(slot_logits, slots, output, scores, votes)
+        device = output.scores.device
+        weighted = (weights[name] * value.to(device) for name, value in parts.items() if weights[name])
+        output.loss = sum(weighted, start=torch.zeros((), device=device))
+        for name, value in parts.items():
+            output[f"{name}_loss"] = value.detach()
+
+    def _score_losses(self, slot_logits, slots, output, scores, votes) -> dict[str, torch.Tensor]:
+        """The three score losses over the slots that have a target."""
+        rows, columns = (index.to(slot_logits.device) for index in (slots.rows, slots.attributes))
+        shape = tuple(output.scores.shape)
+        predicted = output.scores[rows, columns]  # (S,)
+        levels = self.levels(slot_logits)[columns]  # (S, N)
+        target = torch.full_like(predicted, float("nan"))
+        shares = torch.full_like(slot_logits, float("nan"))
+        if votes is not None:
+            check_target("votes", votes, (*shape, self.config.num_levels))
+            shares = votes_to_distribution(votes.to(slot_logits))[rows, columns]  # (S, N)
+        if scores is not None:
+            check_target("scores", scores, shape)
+            target = scores.to(slot_logits)[rows, columns]  # (S,)
+        target = torch.where(target.isnan(), expected_score(shares, levels), target)
+        shares = torch.where(shares.isnan(), two_hot_distribution(target, levels), shares)
+        known = ~target.isnan()  # (S,)
+        logits, shares = slot_logits[known], shares[known]
+        return {
+            "smooth_l1": smooth_l1(predicted[known], target[known]),
+            "ce": distribution_cross_entropy(logits, shares),
+            "emd": earth_movers_distance(logits.softmax(-1), shares),
+        }
+
+    # ---- the backbone's part ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, *args, slot_attributes=None, **kwargs):
+        """
+        The backbone's own `generate`; pad prompts on the left. `slot_attributes` may stay in the batch.
+        """
+        return self.backbone.generate(*args, **kwargs)
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        """The backbone's own."""
+        return self.backbone.prepare_inputs_for_generation(*args, **kwargs)
+
+    @property
+    def generation_config(self):
+        """The backbone's generation config."""
+        return self.backbone.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value):
+        if "backbone" in self._modules:  # PreTrainedModel sets it before the backbone exists
+            self.backbone.generation_config = value
+
+    def get_input_embeddings(self):
+        """The backbone's input embedding."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        """Replace the backbone's input embedding."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        """The backbone's output embedding; quantisers and peft leave it alone because they find it here."""
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, value):
+        """Replace the backbone's output embedding."""
+        self.backbone.set_output_embeddings(value)
+
+    def get_decoder(self):
+        """The backbone's decoder."""
+        return self.backbone.get_decoder()
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """Resize the backbone's embeddings, which keeps tied weights tied."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
+        """
+        As in the parent, safetensors, with keys equal to module names by default: the Trainer's resume and
+        load-best-model use a plain `load_state_dict` that silently skips keys in a backbone's legacy layout
+        (transformers 5.23, trainer.py `_load_from_checkpoint`).
+        """
+        return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As in the parent, from safetensors only; remembers the revision for the records of the pipeline.
+        """
+        kwargs["use_safetensors"] = True
+        model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded = model[0] if isinstance(model, tuple) else model  # a tuple with output_loading_info
+        loaded.loaded_revision = getattr(kwargs.get("revision"), "commit_hash", kwargs.get("revision"))
+        return model
+
+
+def check_target(name: str, target: torch.Tensor, expected: tuple[int, ...]) -> None:
+    """Refuse a target of another shape, with both shapes in the message."""
+    if tuple(target.shape) != expected:
+        axes = "(batch, attributes, num_levels)" if len(expected) == 3 else "(batch, attributes)"
+        raise ValueError(f"{name} must have shape {expected} = {axes}, got {tuple(target.shape)}.")
+
+
+def checked_weights(loss_weights: dict[str, float] | None) -> dict[str, float]:
+    """The default weights, overwritten by those given."""
+    if unknown := set(loss_weights or {}) - set(DEFAULT_LOSS_WEIGHTS):
+        raise ValueError(f"Unknown loss weights {sorted(unknown)}; known are {sorted(DEFAULT_LOSS_WEIGHTS)}.")
+    return DEFAULT_LOSS_WEIGHTS | (loss_weights or {})
+
+
+__all__ = ["ROC4MLLMForImageAesthetics"]

@@ -1,0 +1,60 @@
+"""
+A backbone's processor without its video half.
+
+Half of the multimodal processors hold a video processor, and every video processor of transformers needs torchvision,
+which scoring pictures does not. May go when transformers loads such processors without torchvision (5.23 does not).
+"""
+
+import inspect
+
+from transformers import AutoConfig, AutoProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import is_torchvision_available
+
+
+def load_processor(name, **kwargs):
+    """
+    `AutoProcessor.from_pretrained`, where torchvision is missing without the video processor.
+
+    Args:
+        name (`str` or `os.PathLike`): Hub name or folder of the backbone.
+        **kwargs: Passed on.
+    """
+    try:
+        return AutoProcessor.from_pretrained(name, **kwargs)
+    except ImportError:
+        processor_class = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(name, **kwargs))]
+        if not needs_video(processor_class):
+            raise
+        return image_only(processor_class).from_pretrained(name, **kwargs)
+
+
+def needs_video(processor_class: type) -> bool:
+    """Whether a processor class holds a video processor that cannot be had here."""
+    return "video_processor" in processor_class.get_attributes() and not is_torchvision_available()
+
+
+def image_only(processor_class: type) -> type:
+    """
+    A subclass of the same name whose signature has no video processor: transformers reads the parts of a processor
+    from the names in its `__init__`.
+    """
+
+    class ImageOnly(processor_class):
+        def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+            kwargs.pop("video_processor", None)
+            super().__init__(image_processor=image_processor, tokenizer=tokenizer, video_processor=None, **kwargs)
+
+        @classmethod
+        def from_args_and_dict(cls, args, processor_dict, **kwargs):
+            # the parent's keeps only names in this class's own `__init__`, so options would be lost
+            names = set(inspect.signature(processor_class.__init__).parameters) - {"self", *cls.get_attributes()}
+            options = {name: value for name, value in {**processor_dict, **kwargs}.items() if name in names}
+            options.pop("video_processor", None)
+            return cls(*args, **options)
+
+    ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
+    return ImageOnly
+
+
+__all__ = ["image_only", "load_processor", "needs_video"]

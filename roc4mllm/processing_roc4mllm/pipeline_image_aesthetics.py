@@ -1,0 +1,328 @@
+"""
+The pipeline of the task "image-aesthetics": pictures in, records with declared units out, for every family.
+
+Promises: one record per input, in input order; a failure is a record without a score and with an error, never a number;
+the same picture gets the same score whatever stands beside it in a batch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import BatchFeature, Pipeline
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import logging
+
+from .comments_aesthetics import CommentInputs, write_comments
+from .image_reading_aesthetics import PictureError, read_image
+from .picture_batches_aesthetics import Batch, PicturePreparation, batches, describe
+
+__version__ = "0.1.0"
+
+logger = logging.get_logger(__name__)
+
+
+class ImageAestheticsPipeline(Pipeline):
+    """
+    Scores pictures.
+
+    ```python
+    >>> from transformers import pipeline
+
+    >>> scorer = pipeline("image-aesthetics")
+    >>> scorer("photo.jpg")["score"]
+    >>> scorer(["a.jpg", "broken.jpg"], batch_size=8)
+    ```
+
+    Args:
+        allow_untrained (`bool`, *optional*, defaults to `False`): Accept a model whose score head was never trained.
+        **kwargs: As in [`~transformers.Pipeline`]; also every option of [`~ImageAestheticsPipeline.__call__`].
+
+    Raises:
+        ValueError: If the model was never trained to score, has no processor, or disagrees with its processor.
+    """
+
+    _load_processor = None  # multimodal models have a processor …
+    _load_image_processor = None  # … and vision models a bare image processor
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+    _pipeline_calls_generate = False
+
+    def __init__(self, *args, allow_untrained: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        check_trained(self.model.config, allow_untrained)
+        check_processor(self.model.config, self.processor, self.image_processor)
+
+    # ---- calling ------------------------------------------------------------------------------------------------
+
+    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
+        """
+        Args:
+            inputs: One picture (path, URL, bytes, PIL image, array, tensor), or several: a list, a tensor
+                `(B, 3, H, W)`, a column of a `datasets` data set, a generator.
+            batch_size (`int`, *optional*, defaults to 1): Pictures per forward pass. A batch out of memory is halved,
+                down to one, before a picture fails.
+            num_workers (`int`, *optional*, defaults to 0): Processes that read and prepare pictures.
+            text (`bool`, *optional*): Add `text`, a comment with the score in it.
+            forced (`bool`, *optional*, defaults to `True`): With `text`, begin with the scoring sentence; `False`
+                lets the model write freely and adds `text_scores`, the scores at the positions in that text.
+            max_new_tokens (`int`, *optional*, defaults to 64): Longest comment, in tokens.
+            question (`str`, *optional*): What the model is asked; the processor's own by default.
+            attributes (`list[str]`, *optional*): Score only these; `score` is the first one's.
+            strict (`bool`, *optional*, defaults to `False`): Raise at the first picture that fails.
+
+        Returns:
+            One record (`dict`) for one picture, a list for a list, an iterator for a generator. Keys: `score`,
+            `score_range`, `higher_is_better`, `normalized` (0–1), `std`, `distribution`, `attributes`, `model`,
+            `revision`, `version`, `error`.
+
+        Raises:
+            PictureError: With `strict`, if a picture fails.
+        """
+        batch_size = batch_size or self._batch_size or 1
+        num_workers = self._num_workers or 0 if num_workers is None else num_workers
+        params = zip(
+            (self._preprocess_params, self._forward_params, self._postprocess_params),
+            self._sanitize_parameters(**kwargs),
+            strict=True,
+        )
+        preprocess, forward, postprocess = ({**fixed, **given} for fixed, given in params)
+        if is_picture(inputs):
+            return self.run_single(inputs, preprocess, forward, postprocess)
+        records = self.get_iterator(inputs, num_workers, batch_size, preprocess, forward, postprocess)
+        return records if is_stream(inputs) else list(records)
+
+    def score(self, images: Sequence, **kwargs) -> torch.Tensor:
+        """
+        Scores of a list of pictures as a tensor of shape `(num_images,)`, in `model.config.score_range`, as users of
+        Q-Align's `model.score` know it. A picture that fails raises.
+        """
+        return torch.tensor([record["score"] for record in self(list(images), strict=True, **kwargs)])
+
+    def _sanitize_parameters(
+        self, question=None, attributes=None, text=None, forced=None, max_new_tokens=None, strict=None
+    ):
+        if self.processor is None and (question is not None or text):
+            raise ValueError(
+                f"{type(self.model).__name__} has no language model: it takes no question, writes no text."
+            )
+        preprocess = {"question": question, "attributes": attributes}
+        forward = preprocess | {"text": text, "forced": forced, "max_new_tokens": max_new_tokens}
+        postprocess = {"attributes": attributes, "strict": strict}
+        known = self.model.config.attributes
+        if unknown := [name for name in attributes or [] if name not in known]:
+            raise ValueError(f"Unknown attributes {unknown}; this model scores {known}.")
+        return tuple(
+            {name: value for name, value in params.items() if value is not None}
+            for params in (preprocess, forward, postprocess)
+        )
+
+    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        """Records of many pictures, as they come."""
+        preparation = self.preparation(**preprocess_params)
+        for batch in batches(inputs, preparation, batch_size, num_workers):
+            for source, row in zip(batch.sources, self._rows(batch, preparation, forward_params), strict=True):
+                yield self.postprocess(row, source=source, **postprocess_params)
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
+        """The record of one picture."""
+        return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
+
+    # ---- the steps ------------------------------------------------------------------------------------------------
+
+    def preparation(self, question=None, attributes=None) -> PicturePreparation:
+        """How this model's pictures are prepared."""
+        if self.processor is not None:
+            return PicturePreparation(self.processor, {"text": question, "attributes": attributes})
+        return PicturePreparation(self.image_processor, {"return_tensors": "pt"})
+
+    def preprocess(self, source, **preprocess_params) -> Batch:
+        """A batch of one."""
+        return self.preparation(**preprocess_params)([source])
+
+    def _rows(self, batch: Batch, preparation: PicturePreparation, forward_params: dict) -> list[dict]:
+        """One dict of raw results, or of an error, per source. A batch that fails is halved down to one."""
+        rows: list[dict] = [{"error": error} for error in batch.errors]
+        if batch.inputs is None:
+            return rows
+        try:
+            results = self.forward(batch, **forward_params)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            return self._rows_of_halves(batch, preparation, forward_params, rows, error)
+        for index, result in zip(batch.good, results, strict=True):
+            rows[index] = result
+        return rows
+
+    def _rows_of_halves(self, batch, preparation, forward_params, rows, error) -> list[dict]:
+        good = batch.good
+        if len(good) == 1:
+            rows[good[0]] = {"error": describe(error)}
+            return rows
+        logger.warning(f"A batch of {len(good)} pictures failed ({describe(error)}); trying halves of it.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(good) // 2
+        for part in (good[:half], good[half:]):
+            again = preparation([batch.sources[index] for index in part])
+            for index, row in zip(part, self._rows(again, preparation, forward_params), strict=True):
+                rows[index] = row
+        return rows
+
+    def _ensure_tensor_on_device(self, inputs, device):
+        if isinstance(inputs, Batch):
+            return Batch(inputs.sources, inputs.errors, inputs.inputs.to(device))
+        return super()._ensure_tensor_on_device(inputs, device)
+
+    def _forward(self, batch: Batch, text=False, forced=True, max_new_tokens=64, **preprocess_params) -> list[dict]:
+        """Raw results of each good picture: `(A,)` scores, std, `(A, N)` distribution."""
+        output = self.model(**floats_as(batch.inputs, self.model.dtype))
+        rows = [
+            {
+                "scores": output.scores[row],
+                "std": None if output.std is None else output.std[row],
+                "distribution": None if output.distribution is None else output.distribution[row],
+            }
+            for row in range(len(output.scores))
+        ]
+        if text:
+            pictures = [read_image(batch.sources[index]) for index in batch.good]
+            question, attributes = preprocess_params.get("question"), preprocess_params.get("attributes")
+            prompts = CommentInputs(self.processor, pictures, question, attributes, forced, max_new_tokens)
+            prompts.inputs = floats_as(prompts.inputs, self.model.dtype)
+            for row, comment in zip(
+                rows, write_comments(self.model, self.processor, prompts, output.scores), strict=True
+            ):
+                row.update(comment)
+        return rows
+
+    def postprocess(self, row: dict, source=None, attributes=None, strict: bool = False) -> dict:
+        """The record of one picture."""
+        config = self.model.config
+        names = list(attributes or config.attributes)
+        columns = [list(config.attributes).index(name) for name in names]
+        record = self._empty_record(names, columns)
+        error = row.get("error")
+        if error is None and not torch.isfinite(row["scores"][columns]).all():
+            error = "the model's output is not finite (NaN or Inf)"
+        if error is not None:
+            if strict:
+                raise PictureError(f"{named(source)}: {error}")
+            return record | {"error": error}
+        scores = [row["scores"][column].item() for column in columns]
+        low, high = record["score_range"]
+        record["score"], record["normalized"] = scores[0], (scores[0] - low) / (high - low)
+        record["attributes"] = dict(zip(names, scores, strict=True))
+        for key in ("std", "distribution"):
+            if row[key] is not None:
+                record[key] = row[key][columns[0]].tolist()
+        return record | {key: row[key] for key in ("text", "text_scores") if key in row}
+
+    def _empty_record(self, names: list[str], columns: list[int]) -> dict:
+        """A record with all that is known without the picture."""
+        config = self.model.config
+        ranges = (
+            config.score_range
+            if isinstance(config.score_range[0], Sequence)
+            else [config.score_range] * len(config.attributes)
+        )
+        record = {
+            "score": None,
+            "score_range": [float(end) for end in ranges[columns[0]]],
+            "higher_is_better": config.higher_is_better,
+            "normalized": None,
+            "std": None,
+            "distribution": None,
+            "attributes": dict.fromkeys(names),
+            "model": model_id(self.model),
+            "revision": getattr(self.model, "loaded_revision", None),
+            "version": __version__,
+            "error": None,
+        }
+        if isinstance(config.score_range[0], Sequence):
+            record["attribute_ranges"] = {
+                name: list(ranges[column]) for name, column in zip(names, columns, strict=True)
+            }
+        return record
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """
+        Save model, processor and the code that a process without this package needs.
+
+        transformers saves tokenizer and image processor but no processor, and would write the task's default model,
+        a folder of this machine, into the config.
+        """
+        if hasattr(self, "_registered_impl"):
+            self._registered_impl = {
+                task: {key: value for key, value in info.items() if key != "default"}
+                for task, info in self._registered_impl.items()
+            }
+        super().save_pretrained(save_directory, **kwargs)
+        custom_object_save(self, save_directory)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory)
+
+
+def check_trained(config, allow_untrained: bool) -> None:
+    """Refuse a score head that was never trained."""
+    if not (allow_untrained or getattr(config, "score_head_trained", True)):
+        raise ValueError(
+            "This head was never trained: every score would be near the middle of the range. Train the model first, "
+            "or pass allow_untrained=True to try it anyway."
+        )
+
+
+def check_processor(config, processor, image_processor) -> None:
+    """Refuse a model whose processor is missing or belongs to another model."""
+    token_id = getattr(config, "score_token_id", None)
+    if processor is None and (image_processor is None or token_id is not None):
+        raise ValueError(
+            "This model needs its processor, which was not found or could not be loaded. Pass `processor=`, or see "
+            "why `AutoProcessor.from_pretrained` fails on the model's folder."
+        )
+    if token_id is None:
+        return
+    for name, ours in (("score_token_id", token_id), ("attributes", list(config.attributes))):
+        theirs = getattr(processor, name, None)
+        if theirs != ours:
+            raise ValueError(
+                f"Model and processor disagree: {name} is {ours!r} in the model, {theirs!r} in the processor."
+            )
+
+
+def floats_as(inputs: BatchFeature, dtype: torch.dtype) -> BatchFeature:
+    """Model inputs with floating point values in the model's dtype."""
+    return BatchFeature(
+        {
+            name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
+    )
+
+
+def is_picture(inputs) -> bool:
+    """Whether `inputs` is one picture rather than several."""
+    if isinstance(inputs, str | Path | bytes | bytearray | memoryview | dict):
+        return True
+    if hasattr(inputs, "ndim"):  # an array or tensor
+        return inputs.ndim < 4
+    return not isinstance(inputs, Iterable) and not (hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"))
+
+
+def is_stream(inputs) -> bool:
+    """Whether records are handed out as they come, rather than in a list."""
+    return isinstance(inputs, Iterator) or not hasattr(inputs, "__len__")
+
+
+def model_id(model) -> str:
+    """Hub name of a model, or the name of its folder without the path."""
+    name = model.config.name_or_path or type(model).__name__
+    return Path(name).name if Path(name).is_dir() else name
+
+
+def named(source) -> str:
+    """A source in an error message."""
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+__all__ = ["ImageAestheticsPipeline"]
