@@ -111,6 +111,8 @@ def refuse_unsuitable(backbone: PreTrainedModel) -> None:
         raise ValueError(
             f"{name} is an encoder-decoder model; ROC4MLLM needs a decoder that reads picture and answer."
         )
+    if "image" not in backbone.input_modalities:
+        raise ValueError(f"{name} takes no picture, only {backbone.input_modalities}.")
     if not backbone.can_generate():
         raise ValueError(f"{name} does not write text token by token, so it has no position that predicts [SCORE].")
     if output_embedding_of(backbone) is None:

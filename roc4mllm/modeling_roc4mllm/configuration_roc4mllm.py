@@ -28,7 +28,7 @@ class ROC4MLLMConfig(PreTrainedConfig):
             Revision of that backbone.
 
     Raises:
-        ValueError: If a field has the wrong type or value; the message names the field.
+        huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or value; the message names it.
     """
 
     model_type = "roc4mllm"

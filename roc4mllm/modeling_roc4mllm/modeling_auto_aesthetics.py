@@ -32,14 +32,15 @@ class AutoModelForImageAesthetics:
         return scoring(AutoModel.from_config(config, **kwargs))
 
 
-def scoring(model):
-    """`model`, if it declares a score range."""
+def scoring(loaded):
+    """What was loaded, a model or `(model, loading info)`, if the model declares a score range."""
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
     if not hasattr(model.config, "score_range"):
         raise ValueError(
             f"{type(model).__name__} is no image-aesthetics model: its config declares no score_range. To make one of "
             "a multimodal LLM, use ROC4MLLMForImageAesthetics.from_backbone."
         )
-    return model
+    return loaded
 
 
 __all__ = ["AutoModelForImageAesthetics"]

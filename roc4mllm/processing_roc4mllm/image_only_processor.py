@@ -20,13 +20,11 @@ def load_processor(name, **kwargs):
         name (`str` or `os.PathLike`): Hub name or folder of the backbone.
         **kwargs: Passed on.
     """
-    try:
-        return AutoProcessor.from_pretrained(name, **kwargs)
-    except ImportError:
-        processor_class = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(name, **kwargs))]
-        if not needs_video(processor_class):
-            raise
-        return image_only(processor_class).from_pretrained(name, **kwargs)
+    if not is_torchvision_available():
+        processor_class = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name, **kwargs)), None)
+        if processor_class is not None and needs_video(processor_class):
+            return image_only(processor_class).from_pretrained(name, **kwargs)
+    return AutoProcessor.from_pretrained(name, **kwargs)
 
 
 def needs_video(processor_class: type) -> bool:
@@ -40,19 +38,22 @@ def image_only(processor_class: type) -> type:
     from the names in its `__init__`.
     """
 
+    signature = inspect.signature(processor_class.__init__)
+    parameters = [value for name, value in signature.parameters.items() if name != "video_processor"]
+
     class ImageOnly(processor_class):
         def __init__(self, image_processor=None, tokenizer=None, **kwargs):
-            kwargs.pop("video_processor", None)
             super().__init__(image_processor=image_processor, tokenizer=tokenizer, video_processor=None, **kwargs)
 
         @classmethod
         def from_args_and_dict(cls, args, processor_dict, **kwargs):
-            # the parent's keeps only names in this class's own `__init__`, so options would be lost
-            names = set(inspect.signature(processor_class.__init__).parameters) - {"self", *cls.get_attributes()}
+            # the parent's looks at the code of `__init__`, which knows no option here, and would lose them all
+            parts = cls.get_attributes()
+            names = {parameter.name for parameter in parameters} - {"self", "kwargs", *parts}
             options = {name: value for name, value in {**processor_dict, **kwargs}.items() if name in names}
-            options.pop("video_processor", None)
-            return cls(*args, **options)
+            return cls(**dict(zip(parts, args, strict=True)), **options)
 
+    ImageOnly.__init__.__signature__ = signature.replace(parameters=parameters)
     ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
     return ImageOnly
 

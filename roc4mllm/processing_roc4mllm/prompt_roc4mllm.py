@@ -41,12 +41,14 @@ def render_prompt(processor) -> tuple[str, str]:
 
 def apply_template(processor, messages: list[dict], add_generation_prompt: bool) -> str:
     """
-    Render as text; `enable_thinking` is read by templates that can think and ignored by the others.
+    Render as text, without thinking where the template can think.
 
     Called on the parent class: a few processors ask for their video processor first, which may be missing here.
     """
-    options = {"add_generation_prompt": add_generation_prompt, "tokenize": False, "enable_thinking": False}
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    options = {"add_generation_prompt": add_generation_prompt, "tokenize": False}
+    if "enable_thinking" in str(template):  # transformers complains about options that a template does not read
+        options["enable_thinking"] = False
     return ProcessorMixin.apply_chat_template(processor, messages, chat_template=template, **options)
 
 
