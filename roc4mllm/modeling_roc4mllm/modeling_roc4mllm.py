@@ -335,6 +335,10 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         load-best-model use a plain `load_state_dict` that silently skips keys in a backbone's legacy layout
         (transformers 5.23, trainer.py `_load_from_checkpoint`).
         """
+        if self._auto_class is not None:  # transformers writes one auto class by itself
+            reference = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            known = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = known | {"AutoModelForImageTextToText": reference}
         return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
     @classmethod

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
@@ -49,9 +50,9 @@ class ImageAestheticsPipeline(Pipeline):
     _load_video_processor = False
     _pipeline_calls_generate = False
 
-    def __init__(self, *args, allow_untrained: bool = False, **kwargs):
-        super().__init__(*args, **kwargs)
-        check_trained(self.model.config, allow_untrained)
+    def __init__(self, model, *args, allow_untrained: bool = False, **kwargs):
+        check_scorer(model, allow_untrained)
+        super().__init__(model, *args, **kwargs)
         check_processor(self.model.config, self.processor, self.image_processor)
 
     # ---- calling ------------------------------------------------------------------------------------------------
@@ -263,9 +264,14 @@ class ImageAestheticsPipeline(Pipeline):
             self.processor.save_pretrained(save_directory)
 
 
-def check_trained(config, allow_untrained: bool) -> None:
-    """Refuse a score head that was never trained."""
-    if not (allow_untrained or getattr(config, "score_head_trained", True)):
+def check_scorer(model, allow_untrained: bool) -> None:
+    """Refuse a model that does not score, or whose score head was never trained."""
+    if not hasattr(model.config, "score_range"):
+        raise ValueError(
+            f"{type(model).__name__} is no image-aesthetics model: its config declares no score_range. To make one of "
+            "a multimodal LLM, use ROC4MLLMForImageAesthetics.from_backbone."
+        )
+    if not (allow_untrained or getattr(model.config, "score_head_trained", True)):
         raise ValueError(
             "This head was never trained: every score would be near the middle of the range. Train the model first, "
             "or pass allow_untrained=True to try it anyway."
@@ -311,7 +317,7 @@ def is_picture(inputs) -> bool:
 
 def is_stream(inputs) -> bool:
     """Whether records are handed out as they come, rather than in a list."""
-    return isinstance(inputs, Iterator) or not hasattr(inputs, "__len__")
+    return isinstance(inputs, Iterator | Dataset) or not hasattr(inputs, "__len__")
 
 
 def model_id(model) -> str:

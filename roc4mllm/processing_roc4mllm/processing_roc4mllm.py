@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import transformers
-from tokenizers import AddedToken
-from transformers import BatchFeature, ProcessorMixin
+from transformers import AddedToken, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 

@@ -1,0 +1,64 @@
+"""`roc4mllm models`: what there is to score with. A new family is one more entry of MODELS."""
+
+import argparse
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """What a person needs to know before choosing a model; all fields are texts to be read."""
+
+    name: str
+    what: str
+    paper: str
+    score_range: str
+    code_licence: str
+    weights_licence: str
+    example: str
+
+
+MODELS = (
+    ModelEntry(
+        name="roc4mllm-tiny",
+        what="the bundled checkpoint and default: a small MLLM with a ROC4MLLM head, offline, for demonstration",
+        paper="ROC4MLLM, AAAI 2026",
+        score_range="1 to 7, higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="Apache-2.0; trained on OASIS photographs, which are free for research (see its card)",
+        example="roc4mllm score examples/photos",
+    ),
+    ModelEntry(
+        name="ROC4MLLM",
+        what="any decoder-style image-text-to-text model of transformers, with a score token and a regression head",
+        paper="AAAI 2026; github.com/woshidandan/Assessing-Image-Aesthetics-via-Multimodal-Large-Language-Models",
+        score_range="that of its training labels, kept in config.score_range; 1 to 10 unless set; higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="that of the backbone you choose, and what the labels you train on allow",
+        example="roc4mllm score photos -m FOLDER_OR_HUB_NAME",
+    ),
+)
+
+LABELS = {
+    "what": "what",
+    "paper": "paper",
+    "score_range": "range",
+    "code_licence": "code",
+    "weights_licence": "weights",
+    "example": "try",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the models; always 0."""
+    if args.json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in MODELS], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(format_entry(entry) for entry in MODELS))
+    return 0
+
+
+def format_entry(entry: ModelEntry) -> str:
+    """One model as a block of lines; wider than a terminal as a table of seven columns would be."""
+    lines = [f"  {label:<8}{getattr(entry, field)}" for field, label in LABELS.items()]
+    return "\n".join([entry.name, *lines])

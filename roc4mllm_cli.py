@@ -1,0 +1,223 @@
+"""
+The console script `roc4mllm`: it parses, and imports the package only to run.
+
+`--help`, `--version` and a wrong option answer at once, because torch and transformers (5 to 9 s) are imported by
+`roc4mllm.cli.<command>` alone. To add a command: one function `add_<command>` here, its name in `COMMANDS`, and a
+module `roc4mllm/cli/<command>.py` with `run(args) -> int`.
+
+Exit codes: 0 done, 1 done with failures (`score --strict`, `filter --copy-to`), 2 the user has to change something,
+130 interrupted. What a user can cause is raised as ValueError, OSError or ImportError and ends as one line.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import io
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, TypeAlias
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors of this command are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and the message, without the usage block that would push it off the screen."""
+        self.exit(2, f"roc4mllm: error: {printable(message)} (see: {self.prog} --help)\n")
+
+
+# argparse has no public name for what `add_subparsers` returns.
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run one command.
+
+    Args:
+        argv (sequence of `str`, *optional*, defaults to the arguments of the process):
+            The arguments after the program's name.
+
+    Returns:
+        `int`: the exit code.
+
+    Raises:
+        SystemExit: After `--help` and `--version` (code 0), and for arguments that cannot be parsed (code 2).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may not fit the terminal's encoding
+    args = build_parser().parse_args(argv)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
+    try:
+        command = importlib.import_module(f"roc4mllm.cli.{args.command}")
+        code: int = command.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("roc4mllm: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`roc4mllm score … | head`): nothing to report, and Python must not flush again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        if args.traceback:
+            raise
+        print(f"roc4mllm: error: {describe(error)}", file=sys.stderr)
+        return 2
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = OneLineParser(
+        prog="roc4mllm",
+        description="Image aesthetics assessment: a picture goes in, a score in declared units comes out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from, for bug reports")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for add_command in COMMANDS:
+        add_command(commands)
+    return parser
+
+
+def add_score(commands: Commands) -> None:
+    """`roc4mllm score`: pictures to scores."""
+    parser = commands.add_parser(
+        "score",
+        help="score pictures, folders and globs",
+        description="Score pictures: one row per input, in input order. A picture that cannot be scored is a row with "
+        "an error text and no score. Pictures are only read.",
+        epilog="Without -o: a table on a terminal, one JSON object per line into a pipe. The columns are path, score, "
+        "normalized, std, score_min, score_max, further attributes, model, revision, version, error.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder, a quoted glob or a URL")
+    parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE: .csv, .jsonl or .parquet")
+    parser.add_argument("--attributes", type=names, metavar="A,B", help="what to score (default: all of the model's)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the model's own choice)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    parser.add_argument("--num-workers", type=at_least(0), default=0, metavar="N", help="processes that read pictures")
+    parser.add_argument("--recursive", action="store_true", help="search the sub-folders of folders too")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 if any input failed")
+    parser.add_argument("--alias", metavar="NAME", help="write the score a second time as NAME, as in aesthetic_score")
+    parser.add_argument("--allow-untrained", action="store_true", help="score with a head that was never trained")
+
+
+def add_filter(commands: Commands) -> None:
+    """`roc4mllm filter`: scores to the pictures worth keeping."""
+    parser = commands.add_parser(
+        "filter",
+        help="pick pictures by their scores",
+        description="Pick the best pictures from a file that `roc4mllm score` wrote, best first, ties in file order. "
+        "Rows with an error never pass. Relative paths start from the current folder, as when they were scored.",
+        epilog="A copied or linked picture whose name is taken gets a number (cat.jpg, cat-2.jpg); nothing is ever "
+        "overwritten, moved or changed. Exit code 1 if a picture could not be copied or linked.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("scores", metavar="SCORES", help="a .csv, .jsonl or .parquet file with path and score")
+    rule = parser.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--top-k", type=at_least(1), metavar="N", help="the N best")
+    rule.add_argument(
+        "--quantile",
+        type=share,
+        metavar="Q",
+        help="those at or above the Q-quantile: 0.9 keeps the best tenth (within each model, if there are several)",
+    )
+    rule.add_argument("--min-score", type=number, metavar="S", help="those that reach S, in the units of the file")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--list", action="store_true", help="print the paths, one a line (the default)")
+    action.add_argument("--copy-to", metavar="DIR", help="copy the pictures into DIR")
+    action.add_argument("--symlink-to", metavar="DIR", help="put symbolic links to the pictures into DIR")
+    # Not -0 as elsewhere: beside an option that looks like a number, argparse refuses `--min-score -1`.
+    parser.add_argument("-z", "--null", action="store_true", help="end the paths of --list with NUL, for xargs -0")
+    parser.add_argument("--alias", metavar="NAME", help="the column to compare (default: score, else aesthetic_score)")
+
+
+def add_models(commands: Commands) -> None:
+    """`roc4mllm models`: what there is to score with."""
+    parser = commands.add_parser(
+        "models",
+        help="list the families, their ranges and licences",
+        description="List the model families: what they are, paper, score range, licences, a line to try.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+COMMANDS = (add_score, add_filter, add_models)
+
+
+class Version(argparse.Action):
+    """`--version`: looked up only when asked for, from the installed package's metadata (no import of the package)."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print and exit."""
+        try:
+            version = importlib.metadata.version("roc4mllm")
+        except importlib.metadata.PackageNotFoundError:
+            version = "of a source folder that is not installed"
+        print(f"roc4mllm {version}")
+        parser.exit()
+
+
+def at_least(lowest: int) -> "argparse._ActionType":
+    """A parser of whole numbers that are at least `lowest`."""
+
+    def whole_number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text!r}")
+        return int(text)
+
+    return whole_number
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1 (0.9 keeps the best tenth), got {text!r}")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Distinct names separated by commas."""
+    found = [name.strip() for name in text.split(",")]
+    if "" in found or len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, got {text!r}")
+    return found
+
+
+def describe(error: Exception) -> str:
+    """An error in one line; those of the operating system without their number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return printable(f"{error.filename!r}: {error.strerror}")
+    return printable(str(error))
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows as it is: messages quote file names, which may hold control characters."""
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,476 @@
+"""
+The command as a person uses it: in this process through `main`, because a fresh import costs seconds, and twice as a
+process of its own. A tiny random model of three attributes scores; the bundled checkpoint where the test says so.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import photo, scorer_parts
+
+import roc4mllm
+from roc4mllm.cli.filter import Scored, pick, scored_rows
+from roc4mllm.cli.models import MODELS
+from roc4mllm.cli.score import format_table
+from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
+from roc4mllm_cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+ATTRIBUTES = ("aesthetics", "color", "light")
+INPUTS = ["album/a.png", "album/b.png", "album/broken.jpg", "album/c.png", "missing.jpg", "*.gif", "empty"]
+COLUMNS = [
+    "path", "score", "normalized", "std", "score_min", "score_max", "color", "light",
+    "model", "revision", "version", "error",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model, processor = scorer_parts("llava", ATTRIBUTES, score_range=(1.0, 10.0))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: three pictures, a broken file, an empty folder."""
+    (tmp_path / "album").mkdir()
+    (tmp_path / "empty").mkdir()
+    for seed, name in enumerate("abc", start=1):
+        photo(seed).save(tmp_path / "album" / f"{name}.png")
+    (tmp_path / "album" / "broken.jpg").write_text("no picture")
+    (tmp_path / "album" / "notes.txt").write_text("not asked for")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def score(model: str, *arguments: str) -> int:
+    return main(["score", "album", "missing.jpg", "*.gif", "empty", "-m", model, *arguments])
+
+
+def error_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as exit:
+        code = exit.code
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    (line,) = printed.err.splitlines()
+    assert line.startswith("roc4mllm: error: ")
+    return line
+
+
+# score ---------------------------------------------------------------------------------------------------------------
+
+
+def test_csv_has_one_row_per_input_in_input_order(model, capsys):
+    assert score(model, "-o", "scores.csv") == 0
+    frame = pd.read_csv("scores.csv")
+    assert list(frame.columns) == COLUMNS
+    assert list(frame["path"]) == INPUTS
+    assert list(frame["error"].notna()) == [False, False, True, False, True, True, True]
+    assert list(frame["score"].isna()) == list(frame["error"].notna())
+    assert set(frame["model"]) == {"tiny"}
+    assert set(frame["version"]) == {roc4mllm.__version__}
+    assert (frame[["score_min", "score_max"]] == [1.0, 10.0]).all(axis=None)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "3 of 7 scored, 4 failed (first: album/broken.jpg: " in printed.err
+    assert "written to scores.csv" in printed.err
+
+
+def test_numbers_are_those_of_the_scorer(model):
+    score(model, "-o", "scores.csv", "--batch-size", "2")
+    score(model, "-o", "scores.jsonl", "--batch-size", "1")
+    score(model, "-o", "scores.parquet")
+    csv, parquet = pd.read_csv("scores.csv"), pd.read_parquet("scores.parquet")
+    lines = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    scorer = roc4mllm.load_scorer(model)
+    seen = set()
+    for row, path in enumerate(INPUTS[:4]):
+        record = scorer(path)
+        if record["error"]:
+            assert lines[row]["error"] == record["error"]
+            continue
+        seen.add(round(record["score"], 3))
+        expected = [record["score"], record["normalized"], record["std"], *list(record["attributes"].values())[1:]]
+        names = ["score", "normalized", "std", "color", "light"]
+        assert [lines[row][name] for name in names] == pytest.approx(expected, abs=5e-5)
+        assert [parquet[name][row] for name in names] == pytest.approx(expected, abs=5e-5)
+        assert [csv[name][row] for name in names] == pytest.approx(expected, abs=5e-5)
+        assert [csv[name][row] for name in names] == [round(csv[name][row], 6) for name in names]
+        assert lines[row]["distribution"] == pytest.approx(record["distribution"], abs=1e-5)
+        assert lines[row]["higher_is_better"] is True
+    assert len(seen) == 3
+
+
+def test_pipe_gets_json_lines_and_stderr_the_summary(model, capsys):
+    assert score(model) == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["path"] for row in rows] == INPUTS
+    assert [row["score"] is None for row in rows] == [False, False, True, False, True, True, True]
+    assert printed.err.splitlines()[-1].startswith("3 of 7 scored, 4 failed")
+
+
+def test_terminal_gets_a_table_in_input_order(model, capsys, monkeypatch):
+    Path("album", "[bold]d\x1b[31m.png").write_bytes(Path("album/a.png").read_bytes())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert score(model) == 0
+    head, empty, names, *rows = capsys.readouterr().out.splitlines()
+    assert head == f"score (aesthetics) 1 to 10, higher is better; model tiny; roc4mllm {roc4mllm.__version__}"
+    assert empty == ""
+    assert names.split() == ["score", "normalized", "std", "color", "light", "path"]
+    assert [row.split()[5] for row in rows] == [r"album/[bold]d\x1b[31m.png", *INPUTS]
+    assert [row.split()[0] == "-" for row in rows] == [False, False, False, True, False, True, True, True]
+    assert rows[-1].endswith("]")
+    assert "holds no picture" in rows[-1]
+
+
+def test_strict_writes_every_row_and_exits_with_1(model):
+    assert score(model, "--strict", "-o", "scores.csv") == 1
+    assert list(pd.read_csv("scores.csv")["path"]) == INPUTS
+    assert main(["score", "album/a.png", "-m", model, "--strict", "-o", "scores.csv"]) == 0
+
+
+def test_recursive_finds_what_a_plain_run_does_not(model):
+    Path("album", "sub").mkdir()
+    photo(9).save("album/sub/d.png")
+    main(["score", "album", "-m", model, "-o", "flat.csv"])
+    main(["score", "album", "-m", model, "-o", "deep.csv", "--recursive"])
+    flat, deep = list(pd.read_csv("flat.csv")["path"]), list(pd.read_csv("deep.csv")["path"])
+    assert deep == [*flat, "album/sub/d.png"]
+
+
+def test_attributes_choose_what_is_scored_and_the_first_is_the_score(model):
+    main(["score", "album/a.png", "-m", model, "-o", "all.csv"])
+    main(["score", "album/a.png", "-m", model, "-o", "some.csv", "--attributes", "light,color"])
+    everything, some = pd.read_csv("all.csv").iloc[0], pd.read_csv("some.csv").iloc[0]
+    assert list(some.index) == [name for name in COLUMNS if name != "light"]
+    assert abs(everything["light"] - everything["color"]) > 1e-3
+    # What stands before a score in the sentence changes it, so the pipeline is asked the same.
+    record = roc4mllm.load_scorer(model)("album/a.png", attributes=["light", "color"])
+    assert some["score"] == pytest.approx(record["attributes"]["light"], abs=5e-5)
+    assert some["color"] == pytest.approx(record["attributes"]["color"], abs=5e-5)
+
+
+def test_alias_repeats_the_score_and_filter_finds_it(model, capfdbinary):
+    score(model, "--alias", "aesthetic_score", "-o", "scores.csv")
+    frame = pd.read_csv("scores.csv")
+    assert frame["aesthetic_score"].equals(frame["score"])
+    frame[["path", "aesthetic_score"]].to_csv("two_columns.csv", index=False)
+    best = frame.loc[frame["score"].idxmax(), "path"]
+    capfdbinary.readouterr()
+    assert main(["filter", "two_columns.csv", "--top-k", "1"]) == 0
+    assert capfdbinary.readouterr().out == os.fsencode(best) + b"\n"
+
+
+def test_pictures_are_not_touched(model):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("album").iterdir()}
+    score(model, "-o", "scores.csv")
+    main(["filter", "scores.csv", "--quantile", "0", "--copy-to", "picks"])
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("album").iterdir()} == before
+
+
+def test_untrained_head_is_refused_by_the_option_that_allows_it(capsys, here):
+    model, processor = scorer_parts("llava")
+    model.config.score_head_trained = False
+    model.save_pretrained("untrained")
+    processor.save_pretrained("untrained")
+    capsys.readouterr()
+    line = error_line(capsys, "score", "album", "-m", "./untrained")
+    assert "never trained" in line
+    assert "--allow-untrained" in line
+    assert main(["score", "album/a.png", "-m", "./untrained", "--allow-untrained", "-o", "scores.csv"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-o", "scores.txt"], "ends in .csv, .jsonl, .parquet"),
+        (["-o", "missing/scores.csv"], "a folder that exists"),
+        (["--alias", "score"], "already has a column score"),
+        (["--batch-size", "0"], "at least 1, got '0'"),
+        (["--num-workers", "-1"], "at least 0"),
+        (["--attributes", "a,,b"], "distinct names"),
+        (["--dtype", "int8"], "float32"),
+        (["--no-such-option"], "unrecognized"),
+        ([], "no folder './nowhere'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_model_is_looked_for(capsys, arguments, reason):
+    assert reason in error_line(capsys, "score", "album", "-m", "./nowhere", *arguments)
+
+
+def test_parquet_without_pyarrow_is_refused_before_the_model_is_looked_for(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    line = error_line(capsys, "score", "album", "-m", "./nowhere", "-o", "scores.parquet")
+    assert "pip install 'roc4mllm[data]'" in line
+
+
+def test_what_the_model_or_the_machine_lacks_is_named(model, capsys):
+    assert "it scores aesthetics, color, light" in error_line(
+        capsys, "score", "album", "-m", model, "--attributes", "taste"
+    )
+    assert "on warp:9: " in error_line(capsys, "score", "album", "-m", model, "--device", "warp:9")
+    assert "cannot load user/nowhere: " in error_line(capsys, "score", "album", "-m", "user/nowhere")
+    assert not Path("scores.csv").exists()
+
+
+# filter --------------------------------------------------------------------------------------------------------------
+
+TWO_MODELS = [("a", 5.0, ("one", None, 1.0, 10.0, True)), ("b", 0.9, ("two", None, 0.0, 1.0, True))]
+
+
+def scored(*scores: float, higher_is_better: bool = True) -> list[Scored]:
+    """Rows named 0, 1, 2, … of one model."""
+    scale = ("tiny", None, 1.0, 10.0, higher_is_better)
+    return [Scored(str(number), score, scale) for number, score in enumerate(scores)]
+
+
+def names(rows: list[Scored]) -> str:
+    return "".join(row.path for row in rows)
+
+
+def test_top_k_is_best_first_with_ties_in_file_order():
+    assert names(pick(scored(3, 9, 5, 9, 5), top_k=4)) == "1324"
+    assert names(pick(scored(3, 9, 5, 9, 5), top_k=99)) == "13240"
+
+
+@pytest.mark.parametrize(
+    ("quantile", "expected"), [(0.0, "43210"), (0.5, "432"), (0.6, "43"), (0.75, "43"), (0.9, "4"), (1.0, "4")]
+)
+def test_quantile_keeps_what_is_at_or_above_it(quantile, expected):
+    assert names(pick(scored(1, 2, 3, 4, 5), quantile=quantile)) == expected
+
+
+def test_quantile_keeps_all_ties_at_its_limit():
+    assert names(pick(scored(2, 2, 2, 1), quantile=0.9)) == "012"
+
+
+def test_quantile_is_exact_where_floating_point_is_not():
+    rows = scored(*range(1, 102))
+    assert 0.07 * 100 > 7
+    assert len(pick(rows, quantile=0.07)) == 94  # place 7 itself passes
+
+
+def test_min_score_includes_the_limit():
+    assert names(pick(scored(4.9, 5, 5.1), min_score=5)) == "21"
+
+
+def test_lower_is_better_turns_every_rule_round():
+    rows = scored(1, 2, 3, 4, higher_is_better=False)
+    assert names(pick(rows, top_k=2)) == "01"
+    assert names(pick(rows, quantile=0.5)) == "01"
+    assert names(pick(rows, min_score=3)) == "012"
+
+
+@pytest.mark.parametrize("rule", [{"top_k": 1}, {"min_score": 0.5}])
+def test_scores_of_two_models_are_not_compared(rule):
+    with pytest.raises(ValueError, match=r"one \(revision None\) 1.0 to 10.0; two \(revision None\) 0.0 to 1.0"):
+        pick([Scored(*row) for row in TWO_MODELS], **rule)
+
+
+def test_quantile_ranks_each_model_by_itself():
+    rows = [Scored(*row) for row in TWO_MODELS] + [Scored("c", 0.1, TWO_MODELS[1][2])]
+    assert names(pick(rows, quantile=0.9)) == "ab"
+
+
+@pytest.mark.parametrize("score", [0.9, 10.1, -1])
+def test_min_score_outside_the_range_is_refused_with_the_range(score):
+    with pytest.raises(ValueError, match=r"scores can be 1 to 10 \(higher is better\), those of the file are 3 to 5"):
+        pick(scored(3, 5), min_score=score)
+
+
+def test_min_score_without_declared_range_is_held_against_the_scores():
+    rows = scored_rows([{"path": "a", "aesthetic_score": "3"}, {"path": "b", "aesthetic_score": "5"}])
+    assert names(pick(rows, min_score=4)) == "b"
+    with pytest.raises(ValueError, match="3 to 5"):
+        pick(rows, min_score=6)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"path": "a", "score": "9", "error": "half of the picture is missing"},
+        {"path": "a", "score": None, "error": None},
+        {"path": "a", "score": "nan", "error": None},
+        {"path": "a", "score": "inf", "error": None},
+    ],
+)
+def test_row_with_an_error_or_without_a_number_never_passes(row):
+    rows = scored_rows([row, {"path": "b", "score": "1", "error": None}])
+    assert names(pick(rows, quantile=0)) == "b"
+
+
+def test_score_that_is_no_number_names_its_row():
+    with pytest.raises(ValueError, match="row 2, score: expected a number, got 'good'"):
+        scored_rows([{"path": "a", "score": "1"}, {"path": "b", "score": "good"}])
+
+
+def test_missing_column_names_those_there_are():
+    with pytest.raises(ValueError, match="no column 'aesthetic_score'; name one of path, rating with --alias"):
+        scored_rows([{"path": "a", "rating": "1"}])
+    assert scored_rows([{"path": "a", "rating": "1"}], "rating")[0].score == 1
+
+
+@pytest.mark.parametrize("value", ["False", "false", "0", False])
+def test_direction_is_read_from_the_file(value):
+    assert scored_rows([{"path": "a", "score": "1", "higher_is_better": value}])[0].scale[-1] is False
+
+
+def table(path: str, **scores: float) -> None:
+    pd.DataFrame({"path": list(scores), "score": list(scores.values())}).to_csv(path, index=False)
+
+
+def test_min_score_prints_the_range_it_compares_with(capfdbinary):
+    table("scores.csv", a=3.25, b=5.5)
+    assert main(["filter", "scores.csv", "--min-score", "4"]) == 0
+    printed = capfdbinary.readouterr()
+    assert printed.out == b"b\n"
+    assert printed.err.decode().splitlines() == [
+        "scores can be 3.25 to 5.5 (higher is better), those of the file are 3.25 to 5.5",
+        "1 of 2 rows pass",
+    ]
+
+
+def test_list_gives_the_very_bytes_of_names(capfdbinary, model):
+    odd = ['album/a,b"c\nd.png', os.fsdecode(b"album/bad\xff.png"), "album/猫.png"]
+    for seed, name in enumerate(odd):
+        photo(seed).save(os.fsencode(name).decode("utf-8", "surrogateescape"), format="png")
+    main(["score", *odd, "-m", model, "-o", "scores.csv"])
+    capfdbinary.readouterr()
+    assert main(["filter", "scores.csv", "--quantile", "0", "--null"]) == 0
+    listed = capfdbinary.readouterr().out.split(b"\0")
+    assert sorted(listed) == sorted([b"", *map(os.fsencode, odd)])
+    assert main(["filter", "scores.csv", "--quantile", "0", "--copy-to", "picks"]) == 0
+    assert sorted(os.listdir(b"picks")) == sorted(os.path.basename(os.fsencode(name)) for name in odd)
+
+
+def test_copies_of_equal_names_are_told_apart(capsys):
+    for folder in ("one", "two", "picks"):
+        Path(folder).mkdir()
+        Path(folder, "cat.jpg").write_text(folder)
+    table("scores.csv", **{"one/cat.jpg": 1, "two/cat.jpg": 2})
+    assert main(["filter", "scores.csv", "--top-k", "2", "--copy-to", "picks"]) == 0
+    content = {path.name: path.read_text() for path in Path("picks").iterdir()}
+    assert content == {"cat.jpg": "picks", "cat-2.jpg": "two", "cat-3.jpg": "one"}
+    assert "2 of 2 copied to picks" in capsys.readouterr().err
+
+
+def test_links_point_to_the_pictures(capsys):
+    table("scores.csv", **{"album/a.png": 1, "album/b.png": 2})
+    assert main(["filter", "scores.csv", "--top-k", "1", "--symlink-to", "new/picks"]) == 0
+    assert Path("new/picks/b.png").resolve() == Path("album/b.png").resolve()
+    assert os.listdir("new/picks") == ["b.png"]
+
+
+def test_missing_source_is_counted_and_the_others_are_copied(capsys):
+    table("scores.csv", **{"gone.png": 2, "album/a.png": 1})
+    assert main(["filter", "scores.csv", "--top-k", "2", "--copy-to", "picks"]) == 1
+    printed = capsys.readouterr().err
+    assert "gone.png was not copied: file not found" in printed
+    assert "1 of 2 copied to picks, 1 failed" in printed
+    assert os.listdir("picks") == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere.csv", "--top-k", "1"], "'nowhere.csv': No such file or directory"),
+        (["scores.csv"], "--top-k --quantile --min-score is required"),
+        (["scores.csv", "--top-k", "1", "--quantile", "0.5"], "not allowed with"),
+        (["scores.csv", "--top-k", "0"], "at least 1"),
+        (["scores.csv", "--quantile", "90"], "a share from 0 to 1"),
+        (["scores.csv", "--min-score", "high"], "expected a number, got 'high'"),
+        (["scores.csv", "--min-score", "-1"], "--min-score -1 is outside the range"),
+        (["scores.csv", "--top-k", "1", "--alias", "rating"], "no column 'rating'"),
+        (["scores.csv", "--top-k", "1", "--copy-to", "scores.csv"], "got the file 'scores.csv'"),
+        (["album/a.png", "--top-k", "1"], "ends in .csv"),
+    ],
+)
+def test_wrong_filter_arguments_end_as_one_line(capsys, arguments, reason):
+    table("scores.csv", a=3.25, b=5.5)
+    assert reason in error_line(capsys, "filter", *arguments).split("error: ", 1)[1]
+
+
+# models and the process ----------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_as_text_and_as_json(capsys):
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in entries] == [entry.name for entry in MODELS] == ["roc4mllm-tiny", "ROC4MLLM"]
+    for entry in entries:
+        assert all(entry.values())
+        assert all(value in text for value in entry.values())
+
+
+def test_range_listed_for_the_bundled_checkpoint_is_its_own():
+    config = json.loads((BUNDLED_CHECKPOINT / "config.json").read_text())
+    low, high = config["score_range"]
+    assert MODELS[0].score_range.startswith(f"{low:g} to {high:g}, higher is better")
+    assert config["higher_is_better"] is True
+
+
+def run_process(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "roc4mllm_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_example_photos_are_scored_by_the_bundled_checkpoint():
+    photos = ROOT / "examples" / "photos"
+    if not photos.is_dir():
+        pytest.skip("the example photos do not travel with the wheel")
+    child = run_process("score", str(photos), "--strict")
+    assert child.returncode == 0, child.stderr
+    rows = [json.loads(line) for line in child.stdout.splitlines()]
+    assert len(rows) == len([path for path in photos.iterdir() if path.suffix in (".png", ".jpg")])
+    assert all(row["score_min"] <= row["score"] <= row["score_max"] for row in rows)
+    assert len({round(row["score"], 3) for row in rows}) == len(rows)
+    assert child.stderr.splitlines() == [f"{len(rows)} of {len(rows)} scored, 0 failed"]
+
+
+def test_reader_that_leaves_early_causes_no_traceback(model):
+    command = [sys.executable, "-m", "roc4mllm_cli", "score", *["album"] * 50, "-m", model, "--batch-size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert json.loads(child.stdout.readline())["path"] == "album/a.png"
+        child.stdout.close()
+        errors = child.stderr.read()
+    assert child.returncode == 1
+    assert errors == ""
+
+
+def test_version_is_that_of_the_package_and_needs_no_import():
+    code = (
+        "import sys; from roc4mllm_cli import main\ntry: main(['--version'])\nfinally: print('torch' in sys.modules)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert child.stdout.splitlines() == [f"roc4mllm {roc4mllm.__version__}", "False"]
+
+
+def test_traceback_is_shown_when_asked_for():
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "filter", "nowhere.csv", "--top-k", "1"])
+
+
+def test_table_rounds_to_the_digits_that_the_range_gives_sense():
+    row = {"path": "a.jpg", "score": 57.3149, "normalized": 0.573149, "std": 9.87654, "color": 0.51987, "error": None}
+    row |= {"score_min": 0.0, "score_max": 100.0, "attribute_ranges": {"aesthetics": [0, 100], "color": [0, 1]}}
+    row |= {"model": "someone/scorer", "revision": "abc", "version": "0.1.0", "higher_is_better": False}
+    head, _, _, line = format_table([row], ["aesthetics", "color"]).splitlines()
+    assert head == (
+        "score (aesthetics) 0 to 100, color 0 to 1, lower is better; "
+        "model someone/scorer, revision abc; roc4mllm 0.1.0"
+    )
+    assert line.split() == ["57.3", "0.573", "9.9", "0.520", "a.jpg"]
