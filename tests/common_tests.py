@@ -13,14 +13,13 @@ from transformers import AutoModel
 
 from roc4mllm import AutoModelForImageAesthetics
 
-
 PICTURES = [photo(seed, width, height) for seed, (width, height) in enumerate([(64, 48), (32, 96), (48, 48)])]
 
 
 class ImageAestheticsModelTests:
     """
-    Subclasses give a fixture `parts`: `(model, prepare)`, where `prepare(pictures, scores=None)` makes model inputs. The
-    model is shared: a test that changes it works on a copy.
+    Subclasses give a fixture `parts`: `(model, prepare)`, where `prepare(pictures, scores=None)` makes model inputs.
+    The model is shared: a test that changes it works on a copy.
     """
 
     @pytest.fixture

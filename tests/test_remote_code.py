@@ -9,7 +9,6 @@ from tiny import BACKBONES, photo, shared_parts
 
 from roc4mllm import load_scorer
 
-
 CHILD = """
 import json, sys
 sys.modules["roc4mllm"] = None  # any use of the package raises
@@ -74,6 +73,7 @@ def test_image_text_to_text_class_without_the_package(saved):
 
 def test_a_folder_saved_without_the_package_is_whole(saved):
     root, expected, _ = saved
-    assert {path.name for path in (root / BACKBONES[-1]).iterdir()} <= {path.name for path in (root / "again").iterdir()}
+    files, again = ({path.name for path in (root / name).iterdir()} for name in (BACKBONES[-1], "again"))
+    assert files <= again
     scores = load_scorer(root / "again")(root / "picture.png")["attributes"]
     assert list(scores.values()) == pytest.approx(expected[BACKBONES[-1]], abs=5e-6)

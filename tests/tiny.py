@@ -1,8 +1,8 @@
 """
 Tiny random backbones with their processors, made in memory in well under a second each.
 
-Ten architectures of transformers, hidden size 32, two layers. The initial standard deviation is 0.15 and zero-initialised
-gates are opened: at transformers' 0.02 such models hardly react to the picture, and a test on them proves nothing.
+Ten architectures of transformers, hidden size 32, two layers. The initial standard deviation is 0.15 and gates that
+start at zero are opened: at transformers' 0.02 such models hardly react to the picture, and a test proves nothing.
 """
 
 import functools

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
 
 class ScoreHead(nn.Linear):
@@ -34,6 +34,7 @@ class ScoreHead(nn.Linear):
         return self
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Level logits `(..., N)` of hidden states `(..., H)`."""
         dtype = torch.promote_types(hidden.dtype, self.weight.dtype)
         with torch.autocast(hidden.device.type, enabled=False):  # autocast would round the readout to bfloat16
             return nn.functional.linear(hidden.to(dtype), self.weight.to(dtype))
@@ -81,6 +82,7 @@ def reading_head_input(output_embedding: nn.Module, head_input: HeadInput):
     def take(module, args):
         if threading.get_ident() == thread:
             return (head_input.take(args[0]), *args[1:])
+        return None
 
     handle = output_embedding.register_forward_pre_hook(take)
     try:
@@ -107,14 +109,15 @@ def refuse_unsuitable(backbone: PreTrainedModel) -> None:
     Raise a `ValueError` with the reason where a backbone cannot carry a score position.
     """
     name = type(backbone).__name__
-    if backbone.config.is_encoder_decoder or backbone.config.get_text_config().is_encoder_decoder:
+    parts = [part for part in backbone.modules() if isinstance(part, PreTrainedModel)]
+    if any(part.config.is_encoder_decoder for part in parts):
         raise ValueError(
             f"{name} is an encoder-decoder model; ROC4MLLM needs a decoder that reads picture and answer."
         )
+    if not isinstance(backbone, GenerationMixin):  # diffusion and action models
+        raise ValueError(f"{name} does not write text token by token, so it has no position that predicts [SCORE].")
     if "image" not in backbone.input_modalities:
         raise ValueError(f"{name} takes no picture, only {backbone.input_modalities}.")
-    if not backbone.can_generate():
-        raise ValueError(f"{name} does not write text token by token, so it has no position that predicts [SCORE].")
     if output_embedding_of(backbone) is None:
         raise ValueError(f"{name} has no output embedding whose input could be read for the score.")
 

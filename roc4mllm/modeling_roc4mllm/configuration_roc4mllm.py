@@ -1,5 +1,7 @@
 """Configuration of ROC4MLLM (AAAI 2026): any multimodal LLM, one `[SCORE]` token and a head of N level logits."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -34,7 +36,7 @@ class ROC4MLLMConfig(PreTrainedConfig):
     model_type = "roc4mllm"
     sub_configs = {"mllm_config": AutoConfig}
 
-    mllm_config: dict | PreTrainedConfig | None = None
+    mllm_config: Any = None  # a PreTrainedConfig once the object is made; a dict when it comes from JSON
     score_token_id: int | None = None
     num_levels: int = 10
     score_range: list | tuple = (1.0, 10.0)

@@ -7,7 +7,7 @@ Names of axes: S score slots or samples, N levels, M supervised text tokens, V v
 """
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def reduce_loss(values: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -31,8 +31,8 @@ def check_level_count(predicted: torch.Tensor, target: torch.Tensor) -> None:
     if predicted.shape != target.shape:
         raise ValueError(
             f"The target has {target.shape[-1]} levels in shape {tuple(target.shape)}, the model predicts "
-            f"{predicted.shape[-1]} in shape {tuple(predicted.shape)}. Give votes over num_levels={predicted.shape[-1]}, "
-            f"or build the model with num_levels={target.shape[-1]}."
+            f"{predicted.shape[-1]} in shape {tuple(predicted.shape)}. Give votes over "
+            f"num_levels={predicted.shape[-1]}, or build the model with num_levels={target.shape[-1]}."
         )
 
 
@@ -49,7 +49,7 @@ def text_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, reduction: st
         `torch.Tensor` of shape `()`, or `(num_supervised,)` for `"none"`, in nats.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return reduce_loss(F.cross_entropy(logits, labels, reduction="none"), reduction)
+    return reduce_loss(functional.cross_entropy(logits, labels, reduction="none"), reduction)
 
 
 def smooth_l1(
@@ -71,7 +71,7 @@ def smooth_l1(
     """
     if predicted.shape != target.shape:
         raise ValueError(f"Got predicted scores {tuple(predicted.shape)} and target scores {tuple(target.shape)}.")
-    return reduce_loss(F.smooth_l1_loss(predicted, target, beta=beta, reduction="none"), reduction)
+    return reduce_loss(functional.smooth_l1_loss(predicted, target, beta=beta, reduction="none"), reduction)
 
 
 def distribution_cross_entropy(logits: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:

@@ -7,6 +7,7 @@ Names of axes: B pictures of the batch, A attributes, N levels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -49,7 +50,10 @@ class AestheticsOutput(ModelOutput):
     text_logits: torch.Tensor | None = None
 
 
-def score_ranges(score_range: Sequence, num_attributes: int) -> list[tuple[float, float]]:
+ScoreRange = Sequence[Any]  # (min, max), or one such pair per attribute
+
+
+def score_ranges(score_range: ScoreRange, num_attributes: int) -> list[tuple[float, float]]:
     """
     One `(min, max)` pair per attribute, from a config's `score_range` (one pair for all, or one per attribute).
     """
@@ -57,7 +61,7 @@ def score_ranges(score_range: Sequence, num_attributes: int) -> list[tuple[float
     return [(float(low), float(high)) for low, high in pairs]
 
 
-def level_values(score_range: Sequence, num_levels: int, num_attributes: int = 1, **factory) -> torch.Tensor:
+def level_values(score_range: ScoreRange, num_levels: int, num_attributes: int = 1, **factory: Any) -> torch.Tensor:
     """
     The score that each level stands for.
 
@@ -103,7 +107,7 @@ def score_std(distribution: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     return (distribution * (levels - score.unsqueeze(-1)) ** 2).sum(-1).sqrt()
 
 
-def normalize_scores(scores: torch.Tensor, score_range: Sequence) -> torch.Tensor:
+def normalize_scores(scores: torch.Tensor, score_range: ScoreRange) -> torch.Tensor:
     """
     Scores of shape `(batch_size, num_attributes)` mapped from their range to 0–1.
     """

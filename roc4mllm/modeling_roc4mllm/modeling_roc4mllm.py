@@ -121,9 +121,10 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             backbone = AutoModelForImageTextToText.from_pretrained(name, **kwargs)
         refuse_unsuitable(backbone)
         rows = backbone.get_input_embeddings().weight.shape[0]
+        score_token_id = rows if processor is None else processor.score_token_id
         config = ROC4MLLMConfig(
             mllm_config=backbone.config,
-            score_token_id=rows if processor is None else processor.score_token_id,
+            score_token_id=score_token_id,
             num_levels=num_levels,
             score_range=score_range,
             attributes=list(attributes if processor is None else processor.attributes),
@@ -131,7 +132,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             backbone_name_or_path=hub_name(name),
             backbone_revision=kwargs.get("revision"),
         )
-        add_score_row(backbone, config.score_token_id)
+        add_score_row(backbone, score_token_id)
         model = cls(config, backbone=backbone)
         model.score_head.to(output_embedding_of(backbone).weight.device)
         model.reset_score_head()

@@ -81,7 +81,8 @@ def supervised_positions(input_ids: torch.Tensor, labels: torch.Tensor | None) -
         raise ValueError(
             f"labels must have the shape of input_ids {tuple(input_ids.shape)}, got {tuple(labels.shape)}."
         )
-    return (labels[:, 1:] != -100).nonzero(as_tuple=True)
+    rows, positions = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+    return rows, positions
 
 
 __all__ = ["Slots", "find_slots", "supervised_positions"]

@@ -5,6 +5,8 @@ By default the scoring sentence is forced first and the comment generated after 
 score. Free generation reads the finished text once more for the scores at its own `[SCORE]` tokens.
 """
 
+from typing import Any
+
 import torch
 from transformers import BatchFeature
 
@@ -20,7 +22,7 @@ def write_comments(model, processor, batch: "CommentInputs", scores: torch.Tenso
         scores (`torch.Tensor` of shape `(batch_size, num_attributes)`): Scores of the rows, by attribute.
     """
     prompts = batch.inputs.to(model.device)
-    options = {"do_sample": False, "max_new_tokens": batch.max_new_tokens}
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": batch.max_new_tokens}
     if batch.forced:
         options["suppress_tokens"] = [processor.score_token_id]  # a comment has no score of its own to show
     ids = model.generate(**prompts, **options, pad_token_id=processor.tokenizer.pad_token_id)

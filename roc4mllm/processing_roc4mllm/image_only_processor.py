@@ -6,6 +6,7 @@ which scoring pictures does not. May go when transformers loads such processors 
 """
 
 import inspect
+from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -27,12 +28,12 @@ def load_processor(name, **kwargs):
     return AutoProcessor.from_pretrained(name, **kwargs)
 
 
-def needs_video(processor_class: type) -> bool:
+def needs_video(processor_class: type[Any]) -> bool:
     """Whether a processor class holds a video processor that cannot be had here."""
     return "video_processor" in processor_class.get_attributes() and not is_torchvision_available()
 
 
-def image_only(processor_class: type) -> type:
+def image_only(processor_class: type[Any]) -> type[Any]:
     """
     A subclass of the same name whose signature has no video processor: transformers reads the parts of a processor
     from the names in its `__init__`.
@@ -53,7 +54,8 @@ def image_only(processor_class: type) -> type:
             options = {name: value for name, value in {**processor_dict, **kwargs}.items() if name in names}
             return cls(**dict(zip(parts, args, strict=True)), **options)
 
-    ImageOnly.__init__.__signature__ = signature.replace(parameters=parameters)
+    # `inspect.signature` believes this attribute
+    ImageOnly.__init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
     return ImageOnly
 

@@ -163,8 +163,8 @@ def batches(sources, preparation: PicturePreparation, batch_size: int, num_worke
         yield batch
         if is_stream and isinstance(last := batch.sources[-1], Unreadable):
             raise RuntimeError(
-                f"The iterable of pictures broke off at an error of its own ({last.error}); what follows is lost. Pass "
-                "a list of paths or the column of a data set: they go on after a broken picture."
+                f"The iterable of pictures broke off at an error of its own ({last.error}); what follows is lost. "
+                "Pass a list of paths or the column of a data set: they go on after a broken picture."
             )
 
 

@@ -172,7 +172,8 @@ class ImageAestheticsPipeline(Pipeline):
 
     def _ensure_tensor_on_device(self, inputs, device):
         if isinstance(inputs, Batch):
-            return Batch(inputs.sources, inputs.errors, inputs.inputs.to(device))
+            moved = None if inputs.inputs is None else inputs.inputs.to(device)
+            return Batch(inputs.sources, inputs.errors, moved)
         return super()._ensure_tensor_on_device(inputs, device)
 
     def _forward(self, batch: Batch, text=False, forced=True, max_new_tokens=64, **preprocess_params) -> list[dict]:

@@ -9,6 +9,7 @@ Names of axes: B rows, T tokens, A attributes, N levels, S slots of a row.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -286,7 +287,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
             raise ValueError(
                 f"{pretrained_model_name_or_path} holds no ROC4MLLM processor; wrap a backbone's with `from_backbone`."
             )
-        backbone_class = getattr(transformers, entries["backbone_processor_class"], None)
+        backbone_class: Any = getattr(transformers, entries["backbone_processor_class"], None)
         if not (isinstance(backbone_class, type) and issubclass(backbone_class, ProcessorMixin)):
             raise ValueError(f"transformers has no processor {entries['backbone_processor_class']!r}.")
         if needs_video(backbone_class):

@@ -10,7 +10,6 @@ from transformers import LogitsProcessor
 
 from roc4mllm.modeling_roc4mllm.backbone_roc4mllm import output_embedding_of
 
-
 FIVE = ("aesthetics", "composition", "colour", "light", "focus")
 
 

@@ -15,7 +15,6 @@ from roc4mllm.modeling_roc4mllm.loss_aesthetics import (
     votes_to_distribution,
 )
 
-
 LEVELS = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
 
 

@@ -15,7 +15,6 @@ from transformers.quantizers.base import HfQuantizer
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.modeling_roc4mllm.backbone_roc4mllm import HeadInput, output_embedding_of, reading_head_input
 
-
 NAN = float("nan")
 
 
@@ -265,9 +264,10 @@ class TestTargets:
         model.zero_grad(set_to_none=True)
 
     def test_unknown_loss_weight(self, parts):
+        model, processor = parts
+        batch = processor(images=PICTURES, scores=[1.0, 2.0, 3.0])
         with pytest.raises(ValueError, match=r"\['l1'\].*smooth_l1"):
-            model, processor = parts
-            model(**processor(images=PICTURES, scores=[1.0, 2.0, 3.0]), loss_weights={"l1": 1.0})
+            model(**batch, loss_weights={"l1": 1.0})
 
     def test_rows_with_and_without_slots(self, parts):
         """A row of text only has no scores, and its neighbours keep theirs."""

@@ -5,7 +5,6 @@ import torch
 
 from roc4mllm.modeling_roc4mllm.slots_roc4mllm import find_slots, supervised_positions
 
-
 S = 9  # the id of [SCORE]
 
 

@@ -13,7 +13,6 @@ from transformers import CLIPImageProcessorPil, pipeline
 import roc4mllm
 from roc4mllm import ImageAestheticsPipeline, ROC4MLLMForImageAesthetics, ROC4MLLMProcessor, load_scorer
 
-
 PICTURES = [photo(0), photo(1, 32, 96), photo(2, 90, 30)]
 KEYS = [
     "score", "score_range", "higher_is_better", "normalized", "std", "distribution", "attributes", "model", "revision",
@@ -86,7 +85,8 @@ class TestInputs:
         picture.save(path)
         array = np.asarray(picture)
         tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-        forms = [picture, str(path), path, path.read_bytes(), array, tensor, tensor / 255, {"bytes": path.read_bytes()}]
+        data = path.read_bytes()
+        forms = [picture, str(path), path, data, array, tensor, tensor / 255, {"bytes": data}]
         scores = [scorer(form)["score"] for form in forms]
         assert scores == [scores[0]] * len(forms)
         assert scorer(photo(5))["score"] != scores[0]

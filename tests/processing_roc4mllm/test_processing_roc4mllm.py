@@ -10,7 +10,6 @@ from transformers import AutoProcessor
 from roc4mllm import ROC4MLLMProcessor
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError
 
-
 SENTENCE = "The aesthetic rate of the image is [SCORE]."
 PAIR = [photo(0), photo(1, 32, 96)]
 
@@ -44,7 +43,8 @@ class TestScoringSentence:
         assert processor.scoring_sentence(["light_quality"]) == "The light quality rate of the image is [SCORE]."
 
     def test_own_wording(self):
-        processor = ROC4MLLMProcessor.from_backbone(backbone("llava")[1], question="How nice?", answer="[SCORE] it is.")
+        words = {"question": "How nice?", "answer": "[SCORE] it is."}
+        processor = ROC4MLLMProcessor.from_backbone(backbone("llava")[1], **words)
         batch = processor(images=photo())
         text = texts(processor, batch["input_ids"], batch["attention_mask"])[0]
         assert "How nice?<|im_end|>" in text

@@ -10,7 +10,6 @@ from tiny import BACKBONES, CHAT, backbone, photo
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.processing_roc4mllm.prompt_roc4mllm import render_prompt
 
-
 DATED = "Today is {{ strftime_now('%d %b %Y %H:%M:%S.%f') }}.\n" + CHAT.replace("IMAGE", "<image>")
 THINKING = (
     CHAT.replace("IMAGE", "<image>").removesuffix("{% endif %}")

@@ -1,0 +1,637 @@
+"""Every kind of picture that users have, against the pixels it should have; and what is not a picture."""
+
+import io
+import itertools
+import os
+import struct
+import tempfile
+import threading
+import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+import torch
+from PIL import Image
+from pictures import GREY, GREY_ALPHA, RGB, RGB_ALPHA, encoded, half, png
+from tiny import photo
+
+from roc4mllm.processing_roc4mllm import image_reading_aesthetics as reading
+from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError, read_image
+
+PHOTO = photo(0)
+PIXELS = np.asarray(PHOTO)
+GREYS = np.asarray(PHOTO.convert("L"))
+DEEP = GREYS.astype(np.uint16) * 257  # the same greys in 16 bits
+NOBODY = 65534
+
+
+def difference(source, expected) -> int:
+    """The largest difference from the expected picture, in levels of 255."""
+    picture = read_image(source)
+    assert (type(picture), picture.mode) == (Image.Image, "RGB")
+    expected = np.asarray(expected)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[:, :, None], 3, axis=2)
+    assert np.asarray(picture).shape == expected.shape
+    return int(np.abs(np.asarray(picture).astype(int) - expected).max())
+
+
+def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The definition of "on white", in floating point."""
+    alpha = alpha[:, :, None] / 255
+    return np.rint(rgb * alpha + 255 * (1 - alpha)).astype(int)
+
+
+ALPHA = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+RGBA = np.dstack([PIXELS, ALPHA])
+PALETTE = PHOTO.quantize(16)
+BITS = PHOTO.convert("1")
+FRAMES = [photo(seed).quantize(32) for seed in range(3)]
+WITHOUT_PIXEL_0 = np.where((np.asarray(PALETTE) == 0)[:, :, None], 255, np.asarray(PALETTE.convert("RGB")))
+
+
+class TestPixels:
+    @pytest.mark.parametrize(
+        "data, expected, tolerance",
+        [
+            pytest.param(encoded(PHOTO, "PNG"), PIXELS, 0, id="PNG"),
+            pytest.param(encoded(PHOTO, "WEBP", lossless=True), PIXELS, 0, id="WebP"),
+            pytest.param(encoded(PHOTO, "BMP"), PIXELS, 0, id="BMP"),
+            pytest.param(encoded(PHOTO, "TIFF", compression="tiff_lzw"), PIXELS, 0, id="TIFF"),
+            pytest.param(encoded(PHOTO, "JPEG", quality=100, subsampling=0), PIXELS, 4, id="JPEG"),
+            pytest.param(encoded(PHOTO, "JPEG", quality=100, subsampling=0, progressive=True), PIXELS, 4, id="steps"),
+            pytest.param(encoded(PHOTO.convert("L"), "PNG"), GREYS, 0, id="grey"),
+            pytest.param(encoded(BITS, "PNG"), BITS.convert("L"), 0, id="1-bit PNG"),
+            pytest.param(encoded(BITS, "TIFF"), BITS.convert("L"), 0, id="1-bit TIFF"),
+            pytest.param(encoded(PALETTE, "PNG"), PALETTE.convert("RGB"), 0, id="palette"),
+            pytest.param(encoded(PHOTO.convert("CMYK"), "TIFF"), PIXELS, 0, id="CMYK TIFF"),
+            pytest.param(encoded(PHOTO.convert("LAB"), "TIFF"), PHOTO.convert("LAB").convert("RGB"), 0, id="LAB"),
+            pytest.param(encoded(PHOTO.crop((5, 5, 6, 6)), "PNG"), PIXELS[5:6, 5:6], 0, id="1x1"),
+        ],
+    )
+    def test_common_files(self, data, expected, tolerance):
+        assert difference(data, expected) <= tolerance
+
+    @pytest.mark.parametrize("marker", ["Adobe", "none"])
+    def test_cmyk_jpeg(self, marker):
+        """Adobe stores the inks upside down, and every writer of CMYK JPEG followed."""
+        data = encoded(PHOTO.convert("CMYK"), "JPEG", quality=100)
+        assert b"Adobe" in data
+        data = data if marker == "Adobe" else pictures.without_adobe_marker(data)
+        assert (b"Adobe" in data) == (marker == "Adobe")
+        assert difference(data, PIXELS) <= 6
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param(encoded(Image.fromarray(DEEP), "PNG"), id="PNG"),
+            pytest.param(encoded(Image.fromarray(DEEP), "TIFF"), id="TIFF"),
+            pytest.param(encoded(Image.fromarray(DEEP.astype(">u2")), "TIFF"), id="big-endian TIFF"),
+            pytest.param(encoded(Image.fromarray(DEEP), "JPEG2000"), id="JPEG 2000"),
+            pytest.param(b"P5 64 48 65535\n" + DEEP.astype(">u2").tobytes(), id="PGM"),
+            pytest.param(b"P5 64 48 1023\n" + (DEEP >> 6).astype(">u2").tobytes(), id="10-bit PGM"),
+            pytest.param(pictures.tiff(pictures.twelve_bits(DEEP >> 4), 64, 48, 12), id="12-bit TIFF"),
+            pytest.param(pictures.tiff((65535 - DEEP).tobytes(), 64, 48, 16, white_is_zero=True), id="negative TIFF"),
+            pytest.param(encoded(Image.fromarray((GREYS / 255).astype(np.float32)), "TIFF"), id="float TIFF"),
+            pytest.param(Image.fromarray(DEEP), id="PIL I;16"),
+            pytest.param(Image.fromarray(DEEP.astype(np.int32)), id="PIL I"),
+            pytest.param(png(DEEP, GREY), id="PNG by hand"),
+        ],
+    )
+    def test_deep_greys_are_scaled(self, data):
+        assert difference(data, GREYS) <= 1
+
+    def test_deep_greys_keep_their_fine_levels(self):
+        fine = np.minimum(DEEP.astype(int) + np.arange(64) * 2, 65535).astype(np.uint16)
+        assert difference(png(fine, GREY), np.rint(fine / 257)) <= 1
+
+    def test_dark_deep_greys_stay_dark(self):
+        """Nothing brighter than 255 of 65535: black, and not a bright picture of 8 bits."""
+        dark = DEEP // 258
+        assert dark.max() > 200
+        for data in (png(dark, GREY), b"P5 64 48 65535\n" + dark.astype(">u2").tobytes()):
+            assert difference(data, np.zeros_like(GREYS)) <= 1
+
+    @pytest.mark.parametrize(
+        "picture, message",
+        [
+            (Image.fromarray(GREYS.astype(np.int32)), "may be a picture of 8 or of 16 bits; convert it to mode L"),
+            (Image.fromarray(DEEP.astype(np.int32) - 1), "greys from -1 to"),
+            (Image.fromarray(DEEP.astype(np.int32) * 2), "expected 8 or 16 bits, 0 to 65535"),
+            (Image.fromarray(GREYS.astype(np.float32)), "expected 0 to 1"),
+        ],
+    )
+    def test_ambiguous_greys_are_refused(self, picture, message):
+        with pytest.raises(PictureError, match=message):
+            read_image(picture)
+
+    def test_deep_colours(self):
+        deep = PIXELS.astype(np.uint16) * 257
+        assert difference(png(deep, RGB), PIXELS) <= 1
+        alpha = ALPHA.astype(np.uint16) * 257
+        assert difference(png(np.dstack([deep, alpha]), RGB_ALPHA), on_white(PIXELS, ALPHA)) <= 1
+        expected = on_white(GREYS[:, :, None].repeat(3, 2), ALPHA)
+        assert difference(png(np.dstack([DEEP, alpha]), GREY_ALPHA), expected) <= 1
+
+    @pytest.mark.parametrize(
+        "data, expected",
+        [
+            pytest.param(encoded(Image.fromarray(RGBA), "PNG"), on_white(PIXELS, ALPHA), id="RGBA PNG"),
+            pytest.param(
+                encoded(Image.fromarray(RGBA), "WEBP", lossless=True, exact=True), on_white(PIXELS, ALPHA), id="WebP"
+            ),
+            pytest.param(encoded(Image.fromarray(RGBA), "TIFF"), on_white(PIXELS, ALPHA), id="RGBA TIFF"),
+            pytest.param(Image.fromarray(RGBA).convert("RGBa"), on_white(PIXELS, ALPHA), id="premultiplied"),
+            pytest.param(
+                encoded(Image.merge("LA", (PHOTO.convert("L"), Image.fromarray(ALPHA))), "PNG"),
+                on_white(GREYS[:, :, None].repeat(3, 2), ALPHA),
+                id="LA",
+            ),
+            pytest.param(
+                Image.merge("LA", (PHOTO.convert("L"), Image.fromarray(ALPHA))).convert("La"),
+                on_white(GREYS[:, :, None].repeat(3, 2), ALPHA),
+                id="premultiplied grey",
+            ),
+            pytest.param(encoded(PALETTE, "PNG", transparency=0), WITHOUT_PIXEL_0, id="palette"),
+            pytest.param(encoded(PALETTE, "PNG", transparency=bytes([0])), WITHOUT_PIXEL_0, id="palette of alphas"),
+            pytest.param(encoded(PALETTE, "GIF", transparency=0), WITHOUT_PIXEL_0, id="GIF"),
+        ],
+    )
+    def test_transparent_parts_stand_on_white(self, data, expected):
+        assert difference(data, expected) <= 3  # premultiplied pixels lose up to three levels
+        assert (np.asarray(expected) == 255).all(axis=2).any()
+
+    def test_transparent_colours_of_deep_pngs(self):
+        grey, (red, green, blue) = int(DEEP[0, 0]), (int(value) for value in PIXELS[0, 0].astype(int) * 257)
+        keyed = png(DEEP, GREY, pictures.chunk(b"tRNS", struct.pack(">H", grey)))
+        assert difference(keyed, np.where(GREYS == GREYS[0, 0], 255, GREYS)) <= 1
+        keyed = png(
+            PIXELS.astype(np.uint16) * 257, RGB, pictures.chunk(b"tRNS", struct.pack(">HHH", red, green, blue))
+        )
+        there = (PIXELS == PIXELS[0, 0]).all(axis=2, keepdims=True)
+        assert difference(keyed, np.where(there, 255, PIXELS)) <= 1
+
+    @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+    def test_an_animation_gives_its_first_frame(self, kind):
+        options = {"WEBP": {"lossless": True}}.get(kind, {})
+        data = pictures.animation(
+            [frame.convert("RGB") if kind != "GIF" else frame for frame in FRAMES], kind, **options
+        )
+        assert Image.open(io.BytesIO(data)).n_frames == 3
+        assert difference(data, FRAMES[0].convert("RGB")) == 0
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+    def test_all_orientations(self, orientation, kind):
+        options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+        data = pictures.rotated(PHOTO, orientation, kind, **options)
+        assert difference(data, PIXELS) <= (4 if kind == "JPEG" else 0)
+
+    def test_a_read_picture_is_not_turned_again(self):
+        once = read_image(pictures.rotated(PHOTO, 6))
+        assert difference(once, PIXELS) == 0
+        assert not once.info
+
+    @pytest.mark.parametrize(
+        "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(40)]
+    )
+    def test_damaged_exif_says_nothing(self, exif):
+        assert difference(encoded(PHOTO, "JPEG", quality=100, subsampling=0, exif=exif), PIXELS) <= 4
+
+    def test_unknown_orientation(self):
+        exif = Image.Exif()
+        exif[274] = 99
+        assert difference(encoded(PHOTO, "PNG", exif=exif), PIXELS) == 0
+
+    def test_a_deep_grey_is_turned_too(self):
+        exif = Image.Exif()
+        exif[274] = 6
+        stored = np.ascontiguousarray(np.rot90(DEEP, 1))
+        for kind in ("PNG", "TIFF"):
+            assert difference(encoded(Image.fromarray(stored), kind, exif=exif), GREYS) <= 1
+
+    def test_a_picture_of_the_callers_stays_as_it_is(self):
+        picture = Image.open(io.BytesIO(pictures.rotated(PHOTO, 6)))
+        before = np.asarray(picture).copy()
+        assert difference(picture, PIXELS) == 0
+        assert (np.asarray(picture) == before).all()
+        assert picture.getexif()[274] == 6
+
+
+TRUNCATED = {
+    "JPEG": encoded(PHOTO, "JPEG"),
+    "progressive JPEG": encoded(PHOTO, "JPEG", progressive=True),
+    "PNG": encoded(PHOTO, "PNG"),
+    "GIF": encoded(PALETTE, "GIF"),
+    "WebP": encoded(PHOTO, "WEBP"),
+    "BMP": encoded(PHOTO, "BMP"),
+    "TIFF": encoded(PHOTO, "TIFF", compression="tiff_deflate"),
+    "JPEG 2000": encoded(PHOTO, "JPEG2000"),
+    "AVIF": encoded(PHOTO, "AVIF"),
+}
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", TRUNCATED)
+    def test_truncated_anywhere(self, name):
+        """An error or all the pixels, never half a picture."""
+        whole = TRUNCATED[name]
+        expected, errors = np.asarray(read_image(whole)), 0
+        for length in {*np.linspace(1, len(whole) - 1, 40).astype(int), len(whole) - 2, len(whole) // 2}:
+            try:
+                picture = read_image(whole[:length])
+            except PictureError:
+                errors += 1
+            else:
+                assert (np.asarray(picture) == expected).all(), f"{length} of {len(whole)} bytes"
+        assert errors > 30
+
+    def test_any_damage_is_a_picture_error(self):
+        """Decoders raise nearly anything: RuntimeError, AttributeError, AssertionError, struct.error …"""
+        random = np.random.RandomState(0)
+        for data, _ in itertools.product(TRUNCATED.values(), range(40)):
+            damaged = np.frombuffer(data, np.uint8).copy()
+            damaged[random.randint(0, min(len(data), 300), 4)] = random.randint(0, 256, 4)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    read_image(damaged.tobytes())
+                except PictureError as error:
+                    assert str(error)
+
+    @pytest.mark.parametrize(
+        "data, message",
+        [
+            (b"", "the file is empty"),
+            (b"not a picture at all", "not a picture in a format that Pillow reads; it begins with b'not a pictur'"),
+            (b"\0\0\0\x18ftypheic" + bytes(40), "HEIF, which Pillow reads only with pillow-heif"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS files are not read"),
+            (half(TRUNCATED["JPEG"]), "cannot be read: image file is truncated"),
+            (half(TRUNCATED["PNG"]), "cannot be read: (image file is truncated|broken|unrecognized data stream)"),
+        ],
+    )
+    def test_message(self, data, message):
+        with pytest.raises(PictureError, match=message):
+            read_image(data)
+
+    @pytest.mark.parametrize("size", [(0, 4), (4, 0)])
+    def test_no_pixels(self, size):
+        with pytest.raises(PictureError, match=f"{size[0]} x {size[1]} pixels, which is empty"):
+            read_image(Image.new("RGB", size))
+
+    def test_a_closed_file_of_a_lazy_picture(self, tmp_path):
+        PHOTO.save(tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as lazy:
+            pass
+        with pytest.raises(PictureError, match="cannot be read"):
+            read_image(lazy)
+
+
+def peak_memory() -> int:
+    """Peak of resident memory in bytes since the last call."""
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
+class TestLimits:
+    def test_bomb(self):
+        data = pictures.bomb(20_000, 20_000)  # 1.6 GB in memory
+        assert len(data) < 1000
+        with pytest.raises(PictureError, match="too many pixels"):
+            read_image(data)
+
+    def test_bomb_where_pillow_was_told_not_to_look(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        with pytest.raises(PictureError, match="too many pixels: 20000 x 20000, at most 178956970"):
+            read_image(pictures.bomb(20_000, 20_000))
+        with pytest.raises(PictureError, match="too many pixels: 20000 x 20000"):
+            read_image(Image.open(io.BytesIO(pictures.bomb(20_000, 20_000))))
+
+    @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux' peak of memory")
+    def test_a_bomb_takes_no_memory(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        peak_memory()
+        before = peak_memory()
+        with pytest.raises(PictureError):
+            read_image(pictures.bomb(20_000, 20_000))
+        assert peak_memory() - before < 20e6
+        np.ones(50_000_000, np.uint8)
+        assert peak_memory() - before > 40e6  # the measure itself works
+
+    def test_aspect_ratio(self):
+        assert read_image(Image.new("RGB", (20_000, 10))).size == (20_000, 10)
+        for size in ((20_001, 10), (1, 65_000)):
+            with pytest.raises(PictureError, match=f"too long: {size[0]} x {size[1]} pixels.*at most 2000"):
+                read_image(Image.new("RGB", size))
+
+    def test_bytes(self, monkeypatch, tmp_path):
+        data = encoded(PHOTO, "PNG")
+        (tmp_path / "a.png").write_bytes(data)
+        monkeypatch.setattr(reading, "MAX_BYTES", len(data))
+        assert difference(data, PIXELS) == difference(tmp_path / "a.png", PIXELS) == 0
+        monkeypatch.setattr(reading, "MAX_BYTES", len(data) - 1)
+        for source in (data, tmp_path / "a.png"):
+            with pytest.raises(PictureError, match=f"too large: {len(data)} bytes or more, at most {len(data) - 1}"):
+                read_image(source)
+
+
+class TestPaths:
+    def test_what_is_no_regular_file(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        for source, message in {
+            tmp_path / "missing.jpg": "no such file$",
+            str(tmp_path / "missing.jpg"): "no such file$",
+            "": "no such file$",
+            "ftp://host/a.jpg": "no such file; of URLs only http and https are read",
+            "data:image/png;base64," + "A" * 5000: "^cannot be read: File name too long$",
+            "a\0.jpg": "null",
+            tmp_path: "a folder, not a file",
+            tmp_path / "pipe.jpg": "not a regular file",
+            "/dev/null": "not a regular file",
+        }.items():
+            with pytest.raises(PictureError, match=message):
+                read_image(source)
+
+    def test_names_that_are_not_utf8(self, tmp_path):
+        path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe \xe4.png")
+        PHOTO.save(path)
+        (entry,) = os.scandir(os.fsencode(tmp_path))
+        for source in (path, Path(path), entry):
+            assert difference(source, PIXELS) == 0
+        with pytest.raises(PictureError, match="no such file"):
+            read_image(path + "x")
+
+    def test_records_of_datasets(self, tmp_path):
+        PHOTO.save(tmp_path / "a.png")
+        data = (tmp_path / "a.png").read_bytes()
+        assert difference({"bytes": data, "path": None}, PIXELS) == 0
+        assert difference({"bytes": data, "path": "elsewhere.png"}, PIXELS) == 0
+        assert difference({"bytes": None, "path": str(tmp_path / "a.png")}, PIXELS) == 0
+        with pytest.raises(PictureError, match="the file is empty"):
+            read_image({"bytes": b"", "path": str(tmp_path / "a.png")})
+        for record in ({"image": PHOTO}, {}, {"bytes": None, "path": None}, {"path": {"path": "a"}}):
+            with pytest.raises(PictureError, match=r"got a dict with keys \[.*expected bytes or a path"):
+                read_image(record)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs users")
+    def test_no_permission(self):
+        """Root may read anything, so a child process becomes nobody and reads."""
+        with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+            folder = Path(name)
+            folder.chmod(0o755)
+            for path in (folder / "open.png", folder / "closed.png", folder / "inside" / "a.png"):
+                path.parent.mkdir(exist_ok=True)
+                PHOTO.save(path)
+            (folder / "open.png").chmod(0o644)
+            (folder / "closed.png").chmod(0o000)
+            (folder / "inside").chmod(0o000)
+            answers = read_as_nobody([folder / "open.png", folder / "closed.png", folder / "inside" / "a.png"])
+            (folder / "inside").chmod(0o755)
+        assert answers == ["(64, 48)", "no permission to read the file", "no permission to read the file"]
+
+
+def read_as_nobody(paths: list[Path]) -> list[str]:
+    """Size or error of each picture, in a process without root's rights."""
+    read_end, write_end = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of forking beside threads; the child runs none of them
+        child = os.fork()
+    if not child:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setuid(NOBODY)
+            for path in paths:
+                os.write(write_end, f"{size_or_error(path)}\n".encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end) as answers:
+        lines = answers.read().splitlines()
+    os.waitpid(child, 0)
+    return lines
+
+
+def size_or_error(path: Path) -> str:
+    try:
+        return str(read_image(path).size)
+    except PictureError as error:
+        return str(error)
+
+
+class TestArrays:
+    @pytest.mark.parametrize(
+        "wrap", [lambda array: array, lambda array: torch.from_numpy(np.ascontiguousarray(array))]
+    )
+    def test_shapes(self, wrap):
+        first = PIXELS.transpose(2, 0, 1)  # (3, H, W)
+        for array in (
+            PIXELS,
+            first,
+            PIXELS / 255,
+            (first / 255).astype(np.float32),
+            (PIXELS / 255).astype(np.float16),
+        ):
+            assert difference(wrap(array), PIXELS) == 0
+        for array in (GREYS, GREYS[:, :, None], GREYS[None], GREYS / 255):
+            assert difference(wrap(array), GREYS) == 0
+        for array in (RGBA, RGBA.transpose(2, 0, 1)):
+            assert difference(wrap(array), on_white(PIXELS, ALPHA)) <= 1
+
+    def test_tensors_have_their_channels_first(self):
+        narrow = PIXELS[:, :3]  # (48, 3, 3)
+        assert difference(torch.from_numpy(narrow.transpose(2, 0, 1).copy()), narrow) == 0
+        assert difference(narrow, narrow) == 0
+
+    def test_tensors_of_models(self):
+        tensor = torch.from_numpy(PIXELS.copy()).permute(2, 0, 1) / 255
+        assert difference(tensor.requires_grad_(), PIXELS) == 0
+        assert difference(tensor.bfloat16(), PIXELS) <= 1
+        for unreadable in (tensor.to("meta"), tensor.detach().to_sparse()):
+            with pytest.raises(PictureError, match="cannot be read"):
+                read_image(unreadable)
+
+    def test_odd_layouts_of_memory(self):
+        for array in (PIXELS[::-1, ::-1], np.asfortranarray(PIXELS), PIXELS[::2, ::3], PIXELS.astype(">f8") / 255):
+            expected = array if array.dtype == np.uint8 else PIXELS
+            assert difference(array, expected) == 0
+        assert difference(memoryview(encoded(PHOTO, "PNG")), PIXELS) == 0
+        assert difference(bytearray(encoded(PHOTO, "PNG")), PIXELS) == 0
+
+    def test_rounding_errors_are_forgiven(self):
+        assert (
+            difference(
+                np.where(PIXELS == PIXELS.max(), 1.0015, PIXELS / 255), np.where(PIXELS == PIXELS.max(), 255, PIXELS)
+            )
+            == 0
+        )
+
+    @pytest.mark.parametrize(
+        "array, message",
+        [
+            (np.zeros(7, np.uint8), r"got an array of shape \(7,\); expected \(H, W\), \(H, W, 3\) or \(3, H, W\)"),
+            (np.zeros((5, 6, 2), np.uint8), r"shape \(5, 6, 2\)"),
+            (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\)"),
+            (np.zeros((0, 6, 3), np.uint8), r"shape \(0, 6, 3\)"),
+            (np.uint8(7) * np.ones((), np.uint8), r"shape \(\)"),
+            (PIXELS.astype(np.int64), "got an array of int64; expected uint8, or floating point from 0 to 1"),
+            (PIXELS.astype(np.uint16), "array of uint16"),
+            (PIXELS > 9, "array of bool"),
+            (PIXELS.astype(complex), "array of complex128"),
+            (PIXELS.astype(object), "array of object"),
+            (PIXELS.astype(float), "floating point values from .* to 2.*; expected 0 to 1, or uint8"),
+            (PIXELS / 255 - 0.5, "floating point values from -0.*expected 0 to 1"),
+            (np.where(PIXELS > 200, np.nan, 0.5), "NaN or infinity"),
+            (np.where(PIXELS > 200, np.inf, 0.5), "NaN or infinity"),
+        ],
+    )
+    def test_wrong_arrays(self, array, message):
+        with pytest.raises(PictureError, match=message):
+            read_image(array)
+
+    @pytest.mark.parametrize("source", [None, 3, 1.5, ["a.jpg"], {"a.jpg"}, object(), io.BytesIO(b"x"), int])
+    def test_what_is_no_picture(self, source):
+        name = type(source).__name__
+        with pytest.raises(PictureError, match=f"got {name}; expected a path, URL, bytes, PIL image, numpy array"):
+            read_image(source)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Each path of the server behaves in a way of its own."""
+
+    def do_GET(self):  # noqa: N802 - the name is the standard library's
+        path = self.path.partition("?")[0]
+        getattr(self, "answer_" + path.strip("/").partition("/")[0])()
+
+    def log_message(self, *args):
+        pass
+
+    def send(self, code: int = 200, body: bytes = b"", **headers):
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_picture(self):
+        self.send(body=encoded(PHOTO, "PNG"))
+
+    def answer_page(self):
+        self.send(body=b"<!DOCTYPE html><html></html>")
+
+    def answer_nothing(self):
+        self.send()
+
+    def answer_missing(self):
+        self.send(404)
+
+    def answer_big(self):
+        self.send(Content_Length=10_000)
+
+    def answer_endless(self):
+        self.send()
+        for _ in range(10_000):
+            self.wfile.write(bytes(1000))
+
+    def answer_short(self):
+        self.send(body=encoded(PHOTO, "PNG")[:-10], Content_Length=len(encoded(PHOTO, "PNG")))
+
+    def answer_silent(self):
+        self.server.stopped.wait(5)
+
+    def answer_slow(self):
+        self.send()
+        while not self.server.stopped.wait(0.05):
+            self.wfile.write(b"x")
+
+    def answer_moved(self):
+        self.send(302, Location="/picture")
+
+    def answer_file(self):
+        self.send(302, Location="file:///etc/hostname")
+
+    def answer_ftp(self):
+        self.send(302, Location="ftp://127.0.0.1:1/a.png")
+
+    def answer_loop(self):
+        self.send(302, Location=self.path + "x")
+
+    def answer_garbage(self):
+        self.wfile.write(b"this is not HTTP\r\n\r\n")
+
+
+class Server(ThreadingHTTPServer):
+    """A server of this machine; connections that a client gives up are no errors of the test."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.stopped = threading.Event()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.stopped.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+class TestDownloads:
+    @pytest.mark.parametrize("path", ["/picture", "/moved", "/picture?a=b&c=%20d", "/picture/with a space/ä.png"])
+    def test_a_picture(self, server, path):
+        assert difference(server + path, PIXELS) == 0
+
+    def test_the_case_of_the_scheme(self, server):
+        assert difference(server.replace("http", "HTTP") + "/picture", PIXELS) == 0
+
+    @pytest.mark.parametrize(
+        "path, message",
+        [
+            ("/missing", "cannot be downloaded: HTTP Error 404: Not Found"),
+            ("/page", "not a picture.*DOCTYPE"),
+            ("/nothing", "the file is empty"),
+            ("/short", "the connection broke off 10 bytes before the end"),
+            ("/file", "cannot be downloaded: HTTP Error 302.*file:///etc/hostname"),
+            ("/ftp", "cannot be downloaded: .*unknown url type: ftp"),
+            ("/loop", "cannot be downloaded: .*infinite loop"),
+            ("/garbage", "cannot be downloaded: "),
+        ],
+    )
+    def test_an_error(self, server, path, message):
+        with pytest.raises(PictureError, match=message):
+            read_image(server + path)
+
+    @pytest.mark.parametrize("path, count", [("/big", "10000"), ("/endless", r"\d+")])
+    def test_too_large(self, server, path, count, monkeypatch):
+        monkeypatch.setattr(reading, "MAX_BYTES", 5000)
+        with pytest.raises(PictureError, match=f"too large: {count} bytes or more, at most 5000 are read"):
+            read_image(server + path)
+
+    @pytest.mark.parametrize("path", ["/silent", "/slow"])
+    def test_too_slow(self, server, path, monkeypatch):
+        """A byte now and then keeps a connection alive, but not for ever."""
+        monkeypatch.setattr(reading, "URL_TIMEOUT", 0.3)
+        with pytest.raises(PictureError, match=r"cannot be downloaded within 0.3 seconds"):
+            read_image(server + path)
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "http://", "http://[::1", "http://127.0.0.1:x/a.png"])
+    def test_no_server(self, url):
+        with pytest.raises(PictureError, match="cannot be (downloaded|read): "):
+            read_image(url)
