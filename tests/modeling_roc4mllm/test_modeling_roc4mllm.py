@@ -9,7 +9,7 @@ import torch
 from common_tests import PICTURES, run
 from huggingface_hub.errors import StrictDataclassError
 from tiny import backbone, photo, random_model, scorer_parts, shared_parts
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.quantizers.base import HfQuantizer
 
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
@@ -292,25 +292,12 @@ class TestTargets:
         assert (scores[:, 1] > 20).all()
 
 
-class TestRefusals:
-    """Backbones that cannot carry a score position, told by their properties."""
-
-    def test_encoder_decoder(self):
-        config = AutoConfig.for_model("pix2struct")
-        for part in (config.text_config, config.vision_config):
-            part.num_layers = part.num_hidden_layers = 1
-            part.hidden_size, part.d_ff, part.num_heads, part.num_attention_heads = 32, 32, 2, 2
-            part.d_kv = 16
-        config.text_config.vocab_size = 50
-        with pytest.raises(ValueError, match="encoder-decoder"):
-            ROC4MLLMForImageAesthetics.from_backbone(AutoModelForImageTextToText.from_config(config))
-
-    def test_text_only_model(self):
-        config = AutoConfig.for_model(
-            "llama", vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-        )
-        with pytest.raises(ValueError, match="picture"):
-            ROC4MLLMForImageAesthetics.from_backbone(AutoModelForCausalLM.from_config(config))
+def test_text_only_model_is_refused():
+    config = AutoConfig.for_model(
+        "llama", vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    with pytest.raises(ValueError, match="picture"):
+        ROC4MLLMForImageAesthetics.from_backbone(AutoModelForCausalLM.from_config(config))
 
 
 def test_builder_of_the_tests_is_not_blind():

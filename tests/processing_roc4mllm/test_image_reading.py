@@ -1,5 +1,6 @@
 """Every kind of picture that users have, against the pixels it should have; and what is not a picture."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -14,8 +15,8 @@ import numpy as np
 import pictures
 import pytest
 import torch
-from PIL import Image
 from pictures import GREY, GREY_ALPHA, RGB, RGB_ALPHA, encoded, half, png
+from PIL import Image, features
 from tiny import photo
 
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics as reading
@@ -119,7 +120,7 @@ class TestPixels:
         "picture, message",
         [
             (Image.fromarray(GREYS.astype(np.int32)), "may be a picture of 8 or of 16 bits; convert it to mode L"),
-            (Image.fromarray(DEEP.astype(np.int32) - 1), "greys from -1 to"),
+            (Image.fromarray(DEEP.astype(np.int32) - 9999), "greys from -[0-9]+ to"),
             (Image.fromarray(DEEP.astype(np.int32) * 2), "expected 8 or 16 bits, 0 to 65535"),
             (Image.fromarray(GREYS.astype(np.float32)), "expected 0 to 1"),
         ],
@@ -167,11 +168,11 @@ class TestPixels:
     def test_transparent_colours_of_deep_pngs(self):
         grey, (red, green, blue) = int(DEEP[0, 0]), (int(value) for value in PIXELS[0, 0].astype(int) * 257)
         keyed = png(DEEP, GREY, pictures.chunk(b"tRNS", struct.pack(">H", grey)))
-        assert difference(keyed, np.where(GREYS == GREYS[0, 0], 255, GREYS)) <= 1
+        assert difference(keyed, np.where(GREYS[0, 0] == GREYS, 255, GREYS)) <= 1
         keyed = png(
             PIXELS.astype(np.uint16) * 257, RGB, pictures.chunk(b"tRNS", struct.pack(">HHH", red, green, blue))
         )
-        there = (PIXELS == PIXELS[0, 0]).all(axis=2, keepdims=True)
+        there = (PIXELS[0, 0] == PIXELS).all(axis=2, keepdims=True)
         assert difference(keyed, np.where(there, 255, PIXELS)) <= 1
 
     @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -197,11 +198,12 @@ class TestOrientation:
         assert difference(once, PIXELS) == 0
         assert not once.info
 
-    @pytest.mark.parametrize(
-        "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(40)]
-    )
+    @pytest.mark.parametrize("exif", [b"garbage!", b"II*\0", b"MM\0*\xff\xff\xff\xff" + bytes(9)])
     def test_damaged_exif_says_nothing(self, exif):
-        assert difference(encoded(PHOTO, "JPEG", quality=100, subsampling=0, exif=exif), PIXELS) <= 4
+        data = encoded(PHOTO, "JPEG", quality=100, subsampling=0, exif=b"Exif\0\0" + exif)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of it
+            assert difference(data, PIXELS) <= 4
 
     def test_unknown_orientation(self):
         exif = Image.Exif()
@@ -232,8 +234,7 @@ TRUNCATED = {
     "BMP": encoded(PHOTO, "BMP"),
     "TIFF": encoded(PHOTO, "TIFF", compression="tiff_deflate"),
     "JPEG 2000": encoded(PHOTO, "JPEG2000"),
-    "AVIF": encoded(PHOTO, "AVIF"),
-}
+} | ({"AVIF": encoded(PHOTO, "AVIF")} if features.check("avif") else {})
 
 
 class TestDamage:
@@ -254,15 +255,12 @@ class TestDamage:
     def test_any_damage_is_a_picture_error(self):
         """Decoders raise nearly anything: RuntimeError, AttributeError, AssertionError, struct.error …"""
         random = np.random.RandomState(0)
-        for data, _ in itertools.product(TRUNCATED.values(), range(40)):
+        for data, _ in itertools.product(TRUNCATED.values(), range(100)):
             damaged = np.frombuffer(data, np.uint8).copy()
             damaged[random.randint(0, min(len(data), 300), 4)] = random.randint(0, 256, 4)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.suppress(PictureError):
                 warnings.simplefilter("ignore")
-                try:
-                    read_image(damaged.tobytes())
-                except PictureError as error:
-                    assert str(error)
+                read_image(damaged.tobytes())
 
     @pytest.mark.parametrize(
         "data, message",
@@ -271,8 +269,8 @@ class TestDamage:
             (b"not a picture at all", "not a picture in a format that Pillow reads; it begins with b'not a pictur'"),
             (b"\0\0\0\x18ftypheic" + bytes(40), "HEIF, which Pillow reads only with pillow-heif"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS files are not read"),
-            (half(TRUNCATED["JPEG"]), "cannot be read: image file is truncated"),
-            (half(TRUNCATED["PNG"]), "cannot be read: (image file is truncated|broken|unrecognized data stream)"),
+            (half(encoded(photo(0, 256, 192), "JPEG")), "cannot be read: image file is truncated"),
+            (half(TRUNCATED["PNG"]), "cannot be read: image file is truncated"),
         ],
     )
     def test_message(self, data, message):
@@ -427,9 +425,7 @@ def size_or_error(path: Path) -> str:
 
 
 class TestArrays:
-    @pytest.mark.parametrize(
-        "wrap", [lambda array: array, lambda array: torch.from_numpy(np.ascontiguousarray(array))]
-    )
+    @pytest.mark.parametrize("wrap", [lambda array: array, lambda array: torch.from_numpy(np.array(array))])
     def test_shapes(self, wrap):
         first = PIXELS.transpose(2, 0, 1)  # (3, H, W)
         for array in (
@@ -466,12 +462,10 @@ class TestArrays:
         assert difference(bytearray(encoded(PHOTO, "PNG")), PIXELS) == 0
 
     def test_rounding_errors_are_forgiven(self):
-        assert (
-            difference(
-                np.where(PIXELS == PIXELS.max(), 1.0015, PIXELS / 255), np.where(PIXELS == PIXELS.max(), 255, PIXELS)
-            )
-            == 0
-        )
+        floats, expected = PIXELS / 255, PIXELS.copy()
+        floats[0, 0], expected[0, 0] = 1.0015, 255
+        floats[0, 1], expected[0, 1] = -0.0015, 0
+        assert difference(floats, expected) == 0
 
     @pytest.mark.parametrize(
         "array, message",
@@ -480,7 +474,7 @@ class TestArrays:
             (np.zeros((5, 6, 2), np.uint8), r"shape \(5, 6, 2\)"),
             (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\)"),
             (np.zeros((0, 6, 3), np.uint8), r"shape \(0, 6, 3\)"),
-            (np.uint8(7) * np.ones((), np.uint8), r"shape \(\)"),
+            (np.array(7, np.uint8), r"shape \(\)"),
             (PIXELS.astype(np.int64), "got an array of int64; expected uint8, or floating point from 0 to 1"),
             (PIXELS.astype(np.uint16), "array of uint16"),
             (PIXELS > 9, "array of bool"),
@@ -561,7 +555,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(302, Location="ftp://127.0.0.1:1/a.png")
 
     def answer_loop(self):
-        self.send(302, Location=self.path + "x")
+        self.send(302, Location=self.path + "/x")
 
     def answer_garbage(self):
         self.wfile.write(b"this is not HTTP\r\n\r\n")
