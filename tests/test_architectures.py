@@ -1,6 +1,6 @@
 """
-Unusual architectures: scaled and soft-capped logits, pictures in front of the text, no base model, and those that cannot
-carry a score. All 97 of transformers stand in benchmarks/results/backbones.md, made with the same builders and checks.
+Unusual architectures: scaled and soft-capped logits, pictures in front of the text, no base model, and those that
+cannot carry a score. All 97 of transformers stand in benchmarks/results/backbones.md, made with the same builders and checks.
 """
 
 import re

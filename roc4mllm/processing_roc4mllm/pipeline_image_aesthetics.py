@@ -1,8 +1,8 @@
 """
 The pipeline of the task "image-aesthetics": pictures in, records with declared units out, for every family.
 
-Promises: one record per input, in input order; a failure is a record without a score and with an error, never a number;
-the same picture gets the same score whatever stands beside it in a batch.
+Promises: one record per input, in input order; a failure is a record without a score and with an error, never a
+number; the same picture gets the same score whatever stands beside it in a batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -179,14 +179,9 @@ class ImageAestheticsPipeline(Pipeline):
     def _forward(self, batch: Batch, text=False, forced=True, max_new_tokens=64, **preprocess_params) -> list[dict]:
         """Raw results of each good picture: `(A,)` scores, std, `(A, N)` distribution."""
         output = self.model(**floats_as(batch.inputs, self.model.dtype))
-        rows = [
-            {
-                "scores": output.scores[row],
-                "std": None if output.std is None else output.std[row],
-                "distribution": None if output.distribution is None else output.distribution[row],
-            }
-            for row in range(len(output.scores))
-        ]
+        # one transfer per batch: (B, A), (B, A), (B, A, N)
+        values = {name: output[name].cpu() for name in ("scores", "std", "distribution") if name in output}
+        rows: list[dict] = [{name: value[row] for name, value in values.items()} for row in range(len(output.scores))]
         if text:
             pictures = [read_image(batch.sources[index]) for index in batch.good]
             question, attributes = preprocess_params.get("question"), preprocess_params.get("attributes")
@@ -216,7 +211,7 @@ class ImageAestheticsPipeline(Pipeline):
         record["score"], record["normalized"] = scores[0], (scores[0] - low) / (high - low)
         record["attributes"] = dict(zip(names, scores, strict=True))
         for key in ("std", "distribution"):
-            if row[key] is not None:
+            if key in row:
                 record[key] = row[key][columns[0]].tolist()
         return record | {key: row[key] for key in ("text", "text_scores") if key in row}
 
