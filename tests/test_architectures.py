@@ -42,11 +42,23 @@ def test_text_loss_keeps_the_backbones_scaling_and_soft_cap(name, option, value)
     assert torch.equal(trial.score(**trial.example.inputs()), scaled_scores)  # and nothing to the scores
 
 
-@pytest.mark.parametrize("name", ["git", "blip", "blip-2", "kosmos-2", "mllama", "chameleon"])
+@pytest.mark.parametrize(
+    "name", ["git", "blip", "blip-2", "kosmos-2", "mllama", "chameleon", "nemotron_h_omni", "inkling2"]
+)
 def test_unusual_bodies(name):
-    """GIT and BLIP put picture states elsewhere, BLIP-2 and Kosmos-2 have no `.model`, Chameleon masks its logits."""
+    """
+    GIT and BLIP put picture states elsewhere, BLIP-2 and Kosmos-2 have no `.model`, Chameleon masks its logits,
+    Nemotron hides its head in a part, Inkling cuts its logits, Mllama's input has more rows than its output.
+    """
     trial = Trial(name, tiny_model(name), None)
-    for column in ("pictures differ", "cut before slots", "cached steps", "later tokens", "text loss"):
+    for column in (
+        "pictures differ",
+        "cut before slots",
+        "cached steps",
+        "later tokens",
+        "text loss",
+        "save and load",
+    ):
         check, lowest, highest = CHECKS[column]
         assert lowest <= check(trial) <= highest, column
 

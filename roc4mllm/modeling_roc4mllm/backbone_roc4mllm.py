@@ -7,6 +7,7 @@ Nothing here names a backbone. Names of axes: B rows, T tokens, H hidden, N leve
 import os
 import threading
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,17 +92,19 @@ def reading_head_input(output_embedding: nn.Module, head_input: HeadInput):
         handle.remove()
 
 
-def output_embedding_of(backbone: PreTrainedModel) -> nn.Module:
+def head_owner(backbone: PreTrainedModel) -> Any:
     """
-    The module that maps hidden states to text logits.
+    The model that owns the output embedding: the backbone, or where it does not delegate, the part that writes text;
+    `None` if there is none.
+    """
+    parts = (part for part in backbone.modules() if isinstance(part, PreTrainedModel))  # the backbone comes first
+    return next((part for part in parts if part.get_output_embeddings() is not None), None)
 
-    Some composite models do not delegate `get_output_embeddings`; then it is the one of the part that generates text.
-    """
-    head = backbone.get_output_embeddings()
-    if head is None:
-        parts = (part for part in backbone.modules() if isinstance(part, PreTrainedModel) and part is not backbone)
-        head = next((found for part in parts if (found := part.get_output_embeddings()) is not None), None)
-    return head
+
+def output_embedding_of(backbone: PreTrainedModel) -> Any:
+    """The module that maps hidden states to text logits; `None` if there is none."""
+    owner = head_owner(backbone)
+    return None if owner is None else owner.get_output_embeddings()
 
 
 def refuse_unsuitable(backbone: PreTrainedModel) -> None:
@@ -130,12 +133,22 @@ def add_score_row(backbone: PreTrainedModel, score_token_id: int) -> None:
     embedding = backbone.get_input_embeddings()
     known = min(score_token_id, embedding.weight.shape[0])  # rows from the new token on may be padding
     if score_token_id >= embedding.weight.shape[0]:
-        backbone.resize_token_embeddings(score_token_id + 1, mean_resizing=False)
+        head_owner(backbone).resize_token_embeddings(score_token_id + 1, mean_resizing=False)
         embedding = backbone.get_input_embeddings()
     for module in (embedding, output_embedding_of(backbone)):
         for parameter in (module.weight, getattr(module, "bias", None)):
-            if parameter is not None:
+            if parameter is not None and len(parameter) > score_token_id:  # an output row is needed for text only
                 parameter[score_token_id] = parameter[:known].float().mean(0).to(parameter.dtype)
+
+
+def restore_rows(backbone: PreTrainedModel, score_token_id: int | None) -> None:
+    """
+    Give a backbone that was just made from its config the rows that it was saved with: some make more input rows than
+    `vocab_size` says, until they have been resized.
+    """
+    rows = backbone.config.get_text_config().vocab_size
+    if score_token_id == rows - 1 and len(backbone.get_input_embeddings().weight) != rows:
+        backbone.resize_token_embeddings(rows, mean_resizing=False)
 
 
 def hub_name(name: str | None) -> str | None:
@@ -147,8 +160,10 @@ __all__ = [
     "HeadInput",
     "ScoreHead",
     "add_score_row",
+    "head_owner",
     "hub_name",
     "output_embedding_of",
     "reading_head_input",
     "refuse_unsuitable",
+    "restore_rows",
 ]

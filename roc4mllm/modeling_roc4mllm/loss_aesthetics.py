@@ -42,14 +42,16 @@ def text_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, reduction: st
 
     Args:
         logits (`torch.Tensor` of shape `(num_supervised, vocab_size)`): Logits that predict each supervised token.
-        labels (`torch.Tensor` of shape `(num_supervised,)`): Ids of those tokens, `[SCORE]` included.
+        labels (`torch.Tensor` of shape `(num_supervised,)`): Ids of those tokens, `[SCORE]` included; −100 does not
+            count.
         reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"none"`.
 
     Returns:
-        `torch.Tensor` of shape `()`, or `(num_supervised,)` for `"none"`, in nats.
+        `torch.Tensor` of shape `()`, or `(num_counted,)` for `"none"`, in nats.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return reduce_loss(functional.cross_entropy(logits, labels, reduction="none"), reduction)
+    values = functional.cross_entropy(logits, labels, ignore_index=-100, reduction="none")  # (M,)
+    return reduce_loss(values[labels != -100], reduction)
 
 
 def smooth_l1(

@@ -25,10 +25,12 @@ from .backbone_roc4mllm import (
     HeadInput,
     ScoreHead,
     add_score_row,
+    head_owner,
     hub_name,
     output_embedding_of,
     reading_head_input,
     refuse_unsuitable,
+    restore_rows,
 )
 from .configuration_roc4mllm import ROC4MLLMConfig
 from .loss_aesthetics import (
@@ -79,6 +81,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         if backbone is None:
             backbone = AutoModelForImageTextToText.from_config(config.mllm_config)
+            restore_rows(backbone, config.score_token_id)
         refuse_unsuitable(backbone)
         self.backbone = backbone
         self.score_head = ScoreHead(output_embedding_of(backbone).weight.shape[1], config.num_levels)
@@ -250,7 +253,11 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         weights = checked_weights(loss_weights)
         parts = {}
         if targets is not None:
-            parts["text"] = text_cross_entropy(text_logits, targets.to(text_logits.device))
+            targets = targets.to(text_logits.device)
+            # a backbone may cut its logits at its own vocabulary: then it cannot learn to write [SCORE]
+            parts["text"] = text_cross_entropy(
+                text_logits, targets.masked_fill(targets >= text_logits.shape[-1], -100)
+            )
         if scores is not None or votes is not None:
             parts |= self._score_losses(slot_logits, slots, output, scores, votes)
         device = output.scores.device
@@ -316,11 +323,11 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self):
         """The backbone's output embedding; quantisers and peft leave it alone because they find it here."""
-        return self.backbone.get_output_embeddings()
+        return output_embedding_of(self.backbone)
 
     def set_output_embeddings(self, value):
         """Replace the backbone's output embedding."""
-        self.backbone.set_output_embeddings(value)
+        head_owner(self.backbone).set_output_embeddings(value)
 
     def get_decoder(self):
         """The backbone's decoder."""
@@ -328,7 +335,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
 
     def resize_token_embeddings(self, *args, **kwargs):
         """Resize the backbone's embeddings, which keeps tied weights tied."""
-        return self.backbone.resize_token_embeddings(*args, **kwargs)
+        return head_owner(self.backbone).resize_token_embeddings(*args, **kwargs)
 
     def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
         """
