@@ -1,6 +1,6 @@
 """
 Unusual architectures: scaled and soft-capped logits, pictures in front of the text, no base model, and those that
-cannot carry a score. All 97 of transformers stand in benchmarks/results/backbones.md, made with the same builders and checks.
+cannot carry a score. All 97 of transformers stand in benchmarks/results/backbones.md, made with the same checks.
 """
 
 import re
@@ -42,13 +42,11 @@ def test_text_loss_keeps_the_backbones_scaling_and_soft_cap(name, option, value)
     assert torch.equal(trial.score(**trial.example.inputs()), scaled_scores)  # and nothing to the scores
 
 
-@pytest.mark.parametrize(
-    "name", ["git", "blip", "blip-2", "kosmos-2", "mllama", "chameleon", "nemotron_h_omni", "inkling2"]
-)
+@pytest.mark.parametrize("name", ["git", "blip", "blip-2", "kosmos-2", "mllama", "chameleon", "inkling2"])
 def test_unusual_bodies(name):
     """
     GIT and BLIP put picture states elsewhere, BLIP-2 and Kosmos-2 have no `.model`, Chameleon masks its logits,
-    Nemotron hides its head in a part, Inkling cuts its logits, Mllama's input has more rows than its output.
+    Inkling cuts its logits, Mllama's input has more rows than its output.
     """
     trial = Trial(name, tiny_model(name), None)
     for column in (
@@ -59,6 +57,17 @@ def test_unusual_bodies(name):
         "text loss",
         "save and load",
     ):
+        check, lowest, highest = CHECKS[column]
+        assert lowest <= check(trial) <= highest, column
+
+
+def test_head_that_a_part_owns():
+    """Nemotron's outer model knows no output embedding, and resizing it would leave the head behind."""
+    trial = Trial("nemotron_h_omni", tiny_model("nemotron_h_omni"), None)
+    assert trial.backbone.get_output_embeddings() is None
+    head = trial.model.get_output_embeddings()
+    assert len(head.weight) == len(trial.model.get_input_embeddings().weight) == trial.model.config.score_token_id + 1
+    for column in ("pictures differ", "cut before slots", "cached steps", "text loss"):
         check, lowest, highest = CHECKS[column]
         assert lowest <= check(trial) <= highest, column
 
