@@ -11,7 +11,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers asks the same switch
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tokenizers warn when a process that used threads forks
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # tiny models: more threads are slower, and machines are shared
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads are slower, and machines are shared
 
 pytest.register_assert_rewrite("common_tests")  # its asserts explain themselves as those of a test file do
 

@@ -1,6 +1,8 @@
 """Encoded pictures that Pillow reads but does not write, and damaged ones, for the tests of reading."""
 
+import contextlib
 import io
+import signal
 import struct
 import zlib
 
@@ -88,3 +90,19 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
 
 def half(data: bytes) -> bytes:
     return data[: len(data) // 2]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int):
+    """Ends what waits for ever, as opening a pipe does, so that it fails and does not stop the tests."""
+
+    def stop(*signal_and_frame):
+        raise TimeoutError(f"not done within {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -8,11 +8,15 @@ import contextlib
 import copy
 import hashlib
 import os
+import re
+import socket
 import tempfile
+import weakref
 from collections import UserList
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pictures
 import pytest
 import torch
@@ -23,6 +27,7 @@ from tiny import photo, shared_parts
 from roc4mllm import load_scorer
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics as reading
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError
+from roc4mllm.processing_roc4mllm.picture_batches_aesthetics import PicturePreparation
 
 PHOTO = photo(0)
 GREY = PHOTO.convert("L")
@@ -101,7 +106,8 @@ def records(scorer, album) -> dict[str, dict]:
     right, wrong = list(RIGHT), [*WRONG, "missing.jpg", "pipe.jpg", "folder.jpg"]
     names = [name for pair in zip(right, wrong, strict=False) for name in pair] + right[len(wrong) :] + ["wide.png"]
     before = fingerprints(album)
-    found = scorer([album / name for name in names], batch_size=4)
+    with pictures.time_limit(100):  # the pipe
+        found = scorer([album / name for name in names], batch_size=4)
     assert fingerprints(album) == before
     assert len(found) == len(names) == len(RIGHT) + len(WRONG) + 4
     return dict(zip(names, found, strict=True))
@@ -215,6 +221,25 @@ class TestOtherInputs:
         assert_failed(bad, message)
         assert_same([good, other], [llava(PHOTO)] * 2)
 
+    def test_an_open_file_is_no_list_of_lines(self, llava, tmp_path):
+        PHOTO.save(tmp_path / "a.png")
+        with open(tmp_path / "a.png", "rb") as file:
+            assert_failed(llava(file), "got BufferedReader; expected a path, URL, bytes")
+
+    def test_a_column_of_a_table(self, llava, tmp_path):
+        for seed in range(3):
+            photo(seed).save(tmp_path / f"{seed}.png")
+        table = pd.DataFrame({"path": [str(tmp_path / f"{seed}.png") for seed in range(3)]}, index=[7, 7, 0])
+        expected = [llava(photo(seed)) for seed in range(3)]
+        assert_same(llava(table["path"]), expected)
+        assert_same(llava(np.array(table["path"].tolist())), expected)
+        assert_failed(llava(table), "got DataFrame")
+
+    @pytest.mark.parametrize("batch_size", [0, -1, "two"])
+    def test_wrong_batch_size(self, llava, batch_size):
+        with pytest.raises(ValueError, match=f"positive integer value, but got batch_size={batch_size}"):
+            llava([PHOTO], batch_size=batch_size)
+
     def test_a_set_has_no_order(self, llava):
         with pytest.raises(TypeError, match="got a set of pictures, which has no order; expected a list"):
             llava({"a.jpg", "b.jpg"})
@@ -278,6 +303,10 @@ class TestBatches:
         assert max(scores) - min(scores) > 1e-3
         return records
 
+    @pytest.fixture
+    def alone_on_llava(self, llava):
+        return [llava(source) for source in self.SOURCES]
+
     @pytest.mark.parametrize("batch_size", [2, 3, 8])
     def test_broken_pictures_change_no_score(self, scorer, alone, batch_size):
         assert_same(scorer(self.SOURCES, batch_size=batch_size), alone)
@@ -285,6 +314,16 @@ class TestBatches:
     def test_one_worker(self, scorer, alone):
         assert_same(scorer(self.SOURCES, batch_size=3, num_workers=1), alone)
         assert_same(list(scorer(iter(self.SOURCES), batch_size=3, num_workers=1)), alone)
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_where_pictures_are_read(self, llava, num_workers):
+        class Telltale(UserList):
+            def __getitem__(self, index):
+                raise ValueError(f"read by {os.getpid()}")
+
+        (record,) = llava(Telltale([0]), num_workers=num_workers)
+        assert (record["error"] == f"read by {os.getpid()}") == (num_workers == 0)
+        assert_failed(record, "read by ")
 
     def test_a_generator_is_read_lazily(self, llava):
         pulled = []
@@ -298,20 +337,26 @@ class TestBatches:
         assert len(pulled) == 8
 
     @pytest.mark.parametrize(
-        "source, name", [("missing.jpg", "missing.jpg"), (b"broken", "bytes"), (None, "NoneType")]
+        "source, name",
+        [
+            ("missing.jpg", "missing.jpg"),
+            ({"bytes": b"broken", "path": "a.jpg"}, "a.jpg"),
+            ("\udcff.jpg", r"\udcff.jpg"),
+            (b"broken", "inputs[{}] (bytes)"),
+            (None, "inputs[{}] (NoneType)"),
+        ],
     )
     def test_strict(self, llava, source, name):
-        for inputs in (source, [PHOTO, source]):
-            with pytest.raises(PictureError, match=f"{name}: "):
+        for position, inputs in ((0, source), (1, [PHOTO, source])):
+            with pytest.raises(PictureError, match=f"^{re.escape(name.format(position))}: "):
                 llava(inputs, strict=True)
-        stream = llava(iter([PHOTO, source, PHOTO]), strict=True)
+        stream = llava(iter([PHOTO, source, PHOTO]), strict=True, batch_size=3)
         assert next(stream)["error"] is None
-        with pytest.raises(PictureError, match=f"{name}: "):
+        with pytest.raises(PictureError, match=f"^{re.escape(name.format(1))}: "):
             next(stream)
 
     def test_pictures_that_do_not_fit_together(self):
         """A processor that fails on a batch but on no picture of it leaves the reason and no inputs."""
-        from roc4mllm.processing_roc4mllm.picture_batches_aesthetics import PicturePreparation
 
         def prepare(images):
             if len(images) > 1:
@@ -323,9 +368,19 @@ class TestBatches:
         batch = PicturePreparation(prepare)([PHOTO, "missing.jpg"])
         assert (batch.inputs, batch.failure, batch.good) == (1, None, [0])
 
-    def test_programming_mistakes_are_no_bad_pictures(self):
-        from roc4mllm.processing_roc4mllm.picture_batches_aesthetics import PicturePreparation
+    def test_they_are_scored_apart(self, llava, alone_on_llava, monkeypatch):
+        whole = llava.processor.__call__
 
+        def prepare(images, **options):
+            if len(images) > 2:
+                raise MemoryError
+            return whole(images=images, **options)
+
+        preparation = PicturePreparation(prepare, {"text": None, "attributes": None})
+        monkeypatch.setattr(llava, "preparation", lambda **params: preparation)
+        assert_same(llava(self.SOURCES, batch_size=8), alone_on_llava)
+
+    def test_programming_mistakes_are_no_bad_pictures(self):
         with pytest.raises(TypeError, match="nonsense"):
             PicturePreparation(lambda images: images, {"nonsense": 1})([PHOTO])
 
@@ -334,11 +389,14 @@ class SmallMemory:
     """Lets a model run on at most `room` pictures at a time, as an accelerator does whose memory is full."""
 
     def __init__(self, model, room: int):
-        self.model, self.room, self.sizes = model, room, []
+        self.model, self.room, self.sizes, self.held = model, room, [], None
 
     def __call__(self, module, args, kwargs):
+        assert self.held is None or self.held() is None, "the failed batch still holds its memory"
         self.sizes.append(len(kwargs["input_ids"]))
         if self.sizes[-1] > self.room:
+            activations = torch.ones(3)
+            self.held = weakref.ref(activations)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried 3 GiB\nmore")
 
     def __enter__(self):
@@ -369,11 +427,12 @@ class TestModelFailures:
         with SmallMemory(llava.model, 0), pytest.raises(PictureError, match="OutOfMemoryError"):
             llava(PHOTO, strict=True)
 
-    def test_nan_is_an_error(self):
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    def test_nan_is_an_error(self, value):
         model, processor = shared_parts("llava")
         model = copy.deepcopy(model)
         with torch.no_grad():
-            model.score_head.weight[0, 0] = float("nan")
+            model.score_head.weight[0, 0] = value
         broken = load_scorer(model, processor=processor)
         for record in broken([PHOTO, photo(1)], batch_size=2):
             assert_failed(record, "the model's output is not finite (NaN or Inf)")
@@ -393,8 +452,6 @@ class TestModelFailures:
 
 def test_a_slow_server_costs_one_row(llava, monkeypatch):
     """A port that accepts connections and never answers."""
-    import socket
-
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(reading, "URL_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -22,6 +22,7 @@ MAX_BYTES = 256 * 1024 * 1024  # of one encoded picture
 MAX_ASPECT_RATIO = 2000  # 1 x 65000, its short edge resized to 336, would be 7 gigapixels
 URL_TIMEOUT = 30  # seconds for a whole download
 UNSAFE_FORMATS = ("EPS", "PCX")  # Pillow runs Ghostscript for the one, and reads half of the other without complaint
+HEIF_STARTS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")  # phones write them
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -80,7 +81,7 @@ def open_image(source) -> Image.Image:
         return open_bytes(bytes(source))
     if isinstance(source, np.ndarray):
         return from_array(source)
-    if hasattr(source, "detach"):  # a torch tensor; torch itself is not needed here
+    if hasattr(source, "requires_grad"):  # a torch tensor; torch itself is not needed here
         return from_tensor(source)
     raise PictureError(
         f"got {type(source).__name__}; expected a path, URL, bytes, PIL image, numpy array or torch tensor"
@@ -168,7 +169,7 @@ def open_bytes(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
-        heif = " (HEIF, which Pillow reads only with pillow-heif)" if data[4:8] == b"ftyp" else ""
+        heif = " (HEIF, which Pillow reads only with pillow-heif)" if data[4:12] in HEIF_STARTS else ""
         raise PictureError(
             f"not a picture in a format that Pillow reads; it begins with {data[:12]!r}{heif}"
         ) from error

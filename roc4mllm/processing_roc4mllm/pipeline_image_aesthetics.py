@@ -81,7 +81,7 @@ class ImageAestheticsPipeline(Pipeline):
         Raises:
             PictureError: With `strict`, if a picture fails.
         """
-        batch_size = batch_size or self._batch_size or 1
+        batch_size = self._batch_size or 1 if batch_size is None else batch_size
         num_workers = self._num_workers or 0 if num_workers is None else num_workers
         params = zip(
             (self._preprocess_params, self._forward_params, self._postprocess_params),
@@ -122,9 +122,11 @@ class ImageAestheticsPipeline(Pipeline):
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Records of many pictures, as they come."""
         preparation = self.preparation(**preprocess_params)
+        position = 0
         for batch in batches(inputs, preparation, batch_size, num_workers):
             for source, row in zip(batch.sources, self._rows(batch, preparation, forward_params), strict=True):
-                yield self.postprocess(row, source=source, **postprocess_params)
+                yield self.postprocess(row, source=source, position=position, **postprocess_params)
+                position += 1
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         """The record of one picture."""
@@ -145,22 +147,35 @@ class ImageAestheticsPipeline(Pipeline):
     def _rows(self, batch: Batch, preparation: PicturePreparation, forward_params: dict) -> list[dict]:
         """One dict of raw results, or of an error, per source. A batch that fails is halved down to one."""
         rows: list[dict] = [{"error": error} for error in batch.errors]
-        if batch.inputs is None:
+        if not batch.good:
             return rows
-        try:
-            results = self.forward(batch, **forward_params)
-        except (RuntimeError, ValueError, MemoryError) as error:
-            return self._rows_of_halves(batch, preparation, forward_params, rows, error)
+        results, failure = self._results(batch, forward_params)
+        if failure is not None:
+            return self._rows_of_halves(batch, preparation, forward_params, rows, failure)
         for index, result in zip(batch.good, results, strict=True):
             rows[index] = result
         return rows
 
-    def _rows_of_halves(self, batch, preparation, forward_params, rows, error) -> list[dict]:
+    def _results(self, batch: Batch, forward_params: dict) -> tuple[list[dict], str | None]:
+        """
+        Raw results of the good pictures, or why there are none.
+
+        Only the text of an error leaves this function: its traceback holds the activations of the failed batch, and
+        the halves need that memory.
+        """
+        if batch.failure is not None:
+            return [], batch.failure
+        try:
+            return self.forward(batch, **forward_params), None
+        except (RuntimeError, ValueError, MemoryError) as error:
+            return [], describe(error)
+
+    def _rows_of_halves(self, batch, preparation, forward_params, rows, failure: str) -> list[dict]:
         good = batch.good
         if len(good) == 1:
-            rows[good[0]] = {"error": describe(error)}
+            rows[good[0]] = {"error": failure}
             return rows
-        logger.warning(f"A batch of {len(good)} pictures failed ({describe(error)}); trying halves of it.")
+        logger.warning(f"A batch of {len(good)} pictures failed ({failure}); trying halves of it.")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(good) // 2
@@ -181,6 +196,7 @@ class ImageAestheticsPipeline(Pipeline):
         output = self.model(**floats_as(batch.inputs, self.model.dtype))
         # one transfer per batch: (B, A), (B, A), (B, A, N)
         values = {name: output[name].cpu() for name in ("scores", "std", "distribution") if name in output}
+        values["finite"] = finite_rows(output).cpu()  # (B, A)
         rows: list[dict] = [{name: value[row] for name, value in values.items()} for row in range(len(output.scores))]
         if text:
             pictures = [read_image(batch.sources[index]) for index in batch.good]
@@ -193,18 +209,18 @@ class ImageAestheticsPipeline(Pipeline):
                 row.update(comment)
         return rows
 
-    def postprocess(self, row: dict, source=None, attributes=None, strict: bool = False) -> dict:
+    def postprocess(self, row: dict, source=None, position: int = 0, attributes=None, strict: bool = False) -> dict:
         """The record of one picture."""
         config = self.model.config
         names = list(attributes or config.attributes)
         columns = [list(config.attributes).index(name) for name in names]
         record = self._empty_record(names, columns)
         error = row.get("error")
-        if error is None and not torch.isfinite(row["scores"][columns]).all():
+        if error is None and not row["finite"][columns].all():
             error = "the model's output is not finite (NaN or Inf)"
         if error is not None:
             if strict:
-                raise PictureError(f"{named(source)}: {error}")
+                raise PictureError(f"{named(source, position)}: {error}")
             return record | {"error": error}
         scores = [row["scores"][column].item() for column in columns]
         low, high = record["score_range"]
@@ -302,12 +318,18 @@ def floats_as(inputs: BatchFeature, dtype: torch.dtype) -> BatchFeature:
     )
 
 
+def finite_rows(output) -> torch.Tensor:
+    """Where scores and the levels behind them are finite, `(B, A)`: a level of −Inf passes as a probability of 0."""
+    finite = torch.isfinite(output.scores)
+    return finite if output.logits is None else finite & torch.isfinite(output.logits).all(-1)
+
+
 def is_picture(inputs) -> bool:
-    """Whether `inputs` is one picture rather than several."""
-    if isinstance(inputs, str | Path | bytes | bytearray | memoryview | dict):
+    """Whether `inputs` is one picture rather than several; an open file, which yields its lines, is not several."""
+    if isinstance(inputs, str | Path | bytes | bytearray | memoryview | dict) or hasattr(inputs, "read"):
         return True
-    if hasattr(inputs, "ndim"):  # an array or tensor
-        return inputs.ndim < 4
+    if hasattr(inputs, "ndim"):  # an array or tensor; of one axis: a column of paths
+        return inputs.ndim not in (1, 4)
     return not isinstance(inputs, Iterable) and not (hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"))
 
 
@@ -322,9 +344,13 @@ def model_id(model) -> str:
     return Path(name).name if Path(name).is_dir() else name
 
 
-def named(source) -> str:
-    """A source in an error message."""
-    return str(source) if isinstance(source, str | Path) else type(source).__name__
+def named(source, position: int) -> str:
+    """A source in an error message: its path, else where it stands among the inputs."""
+    if isinstance(source, dict) and isinstance(source.get("path"), str):
+        source = source["path"]
+    if isinstance(source, str | Path):
+        return str(source).encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8, a log must
+    return f"inputs[{position}] ({type(source).__name__})"
 
 
 __all__ = ["ImageAestheticsPipeline"]
