@@ -1,0 +1,285 @@
+"""
+The bundled checkpoint `roc4mllm-tiny`: train it, and judge its recipe by cross-validation beside ridge regression.
+
+    python benchmarks/tiny_checkpoint.py crossvalidate    # 5 folds x 3 seeds; resumes where it stopped; about an hour
+    python benchmarks/tiny_checkpoint.py table            # results/tiny_checkpoint.jsonl -> results/tiny_checkpoint.md
+    python benchmarks/tiny_checkpoint.py train            # all photographs -> roc4mllm/checkpoints/roc4mllm-tiny
+
+`--data` is the folder with `ratings.csv` and `images/` (see its SOURCE.md), `--cache FILE` keeps views and descriptors
+between calls; that file holds crops of photographs and must stay outside the repository.
+
+The fold rule: photographs sorted by name, `KFold(5, shuffle=True, random_state=0)`. A run sees the photographs of its
+training folds only: their pixels, ratings and the constants taken from them. Only two strengths are chosen by ratings,
+the ridge of the baseline and that of the teacher, both by cross-validation within the training folds. Optimiser, batch
+size and the start of the patch embedding were chosen by the training loss; everything else was set beforehand.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import tiny_recipe
+import torch
+import transformers
+from scipy.stats import pearsonr, spearmanr
+from skimage.color import rgb2hsv
+from skimage.feature import hog
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tiny_photographs import read_photographs, read_ratings
+
+from roc4mllm.processing_roc4mllm.image_reading_aesthetics import read_image
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "tiny_checkpoint.jsonl"
+TABLE = RESULTS.with_suffix(".md")
+CHECKPOINT = HERE.parent / "roc4mllm" / "checkpoints" / "roc4mllm-tiny"
+LIMIT_MB = 12.0
+SEEDS = (0, 1, 2)
+FOLDS = 5
+METRICS = ("srcc", "plcc", "mae")
+
+
+def folds(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train on and rows held out, the same for every method and seed."""
+    return list(KFold(FOLDS, shuffle=True, random_state=0).split(np.arange(count)))
+
+
+def measure(predicted: np.ndarray, rated: np.ndarray) -> dict[str, float]:
+    """Rank and linear correlation and mean absolute error, of the photographs of one fold."""
+    return {
+        "srcc": float(spearmanr(predicted, rated)[0]),
+        "plcc": float(pearsonr(predicted, rated)[0]),
+        "mae": float(np.abs(predicted - rated).mean()),
+    }
+
+
+# ---- the baseline ---------------------------------------------------------------------------------------------------
+
+
+def ridge_features(data: Path) -> np.ndarray:
+    """Colour histograms (RGB and HSV, 16 bins each), a 6×6 thumbnail and HOG of each photograph, (P, 332)."""
+    rows = []
+    for name in read_ratings(data).image:
+        photograph = read_image(data / "images" / name)
+        picture = np.asarray(photograph.resize((128, 128), 3), dtype=np.float64) / 255  # 3: bicubic
+        planes = [*picture.transpose(2, 0, 1), *rgb2hsv(picture).transpose(2, 0, 1)]
+        colours = [np.histogram(plane, 16, (0, 1))[0] / plane.size for plane in planes]
+        thumbnail = np.asarray(photograph.resize((6, 6), 4), dtype=np.float64).ravel() / 255  # 4: mean of the area
+        edges = hog(picture.mean(-1), orientations=8, pixels_per_cell=(32, 32), cells_per_block=(1, 1))
+        rows.append(np.concatenate([*colours, thumbnail, edges]))
+    return np.array(rows)
+
+
+def judge_ridge(data: Path, rated: np.ndarray) -> None:
+    """One line per fold; the ridge's strength is chosen on the training folds alone."""
+    features = ridge_features(data)
+    for fold, (train, test) in enumerate(folds(len(rated))):
+        model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 16)))
+        predicted = model.fit(features[train], rated[train]).predict(features[test])
+        append({"method": "ridge", "seed": None, "fold": fold, **measure(predicted, rated[test]), "seconds": 0.0})
+
+
+# ---- the runs -------------------------------------------------------------------------------------------------------
+
+
+def crossvalidate(arguments) -> None:
+    """Every run that RESULTS does not hold yet."""
+    photos = read_photographs(arguments.data, arguments.cache)
+    if not is_done("ridge", None, 0):
+        judge_ridge(arguments.data, photos.mean)
+    for seed in arguments.seeds:
+        for fold in arguments.folds:
+            if is_done("tiny", seed, fold):
+                continue
+            train, test = folds(len(photos.mean))[fold]
+            print(f"seed {seed}, fold {fold}", flush=True)
+            start, work = time.time(), time.process_time()
+            model, processor = tiny_recipe.train(photos.take(train), seed=seed)
+            predicted = tiny_recipe.predict(model, processor, photos.take(test))
+            result = measure(predicted, photos.mean[test])
+            seconds = {"seconds": time.time() - start, "processor_seconds": time.process_time() - work}
+            append({"method": "tiny", "seed": seed, "fold": fold, **result, **seconds})
+
+
+def is_done(method: str, seed: int | None, fold: int) -> bool:
+    """Whether RESULTS holds this run."""
+    return any((line["method"], line["seed"], line["fold"]) == (method, seed, fold) for line in lines())
+
+
+def append(line: dict) -> None:
+    """Add a line to RESULTS, with machine and versions."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    line = {name: round(value, 4) if isinstance(value, float) else value for name, value in line.items()}
+    line |= {"date": datetime.date.today().isoformat(), "machine": machine()}
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
+def machine() -> str:
+    """Processor, cores and versions."""
+    names = [line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")]
+    versions = (
+        f"torch {torch.__version__}, transformers {transformers.__version__}, scikit-learn {sklearn.__version__}"
+    )
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, one used; {versions}"
+
+
+def cpu_lines() -> list[str]:
+    """Linux's description of the processor; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def lines() -> list[dict]:
+    """What RESULTS holds."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def summary(results: list[dict]) -> dict[str, dict[str, float]]:
+    """Mean over the folds of each row of the table: ridge, each seed, all seeds."""
+    chosen = {"ridge": [line for line in results if line["method"] == "ridge"]}
+    ours = [line for line in results if line["method"] == "tiny"]
+    for seed in SEEDS:
+        chosen[f"roc4mllm-tiny, seed {seed}"] = [line for line in ours if line["seed"] == seed]
+    chosen["roc4mllm-tiny, mean of seeds"] = ours
+    means = {}
+    for name, group in chosen.items():
+        expected = FOLDS * len(SEEDS) if name.endswith("seeds") else FOLDS
+        if len(group) != expected:
+            raise SystemExit(
+                f"{RESULTS.name} holds {len(group)} runs of {name!r}, not {expected}: crossvalidate first."
+            )
+        means[name] = {metric: float(np.mean([line[metric] for line in group])) for metric in METRICS}
+    return means
+
+
+def fold_row(results: list[dict], method: str) -> str:
+    """SRCC of a method in each fold, a mean over seeds, as a line of the table."""
+    ours = [line for line in results if line["method"] == method]
+    means = [np.mean([line["srcc"] for line in ours if line["fold"] == fold]) for fold in range(FOLDS)]
+    return f"| {method} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |"
+
+
+def table(_=None) -> None:
+    """Write TABLE from RESULTS."""
+    results = lines()
+    means = summary(results)
+    runs = [line for line in results if line["method"] == "tiny"]
+    rows = [f"| {name} | {row['srcc']:.3f} | {row['plcc']:.3f} | {row['mae']:.3f} |" for name, row in means.items()]
+    gain = means["roc4mllm-tiny, mean of seeds"]["srcc"] - means["ridge"]["srcc"]
+    minutes = np.median([line["processor_seconds"] for line in runs]) / 60
+    text = TABLE_TEXT.format(
+        rows="\n".join(rows),
+        gain=gain,
+        folds=" | ".join(str(fold) for fold in range(FOLDS)),
+        rule="---|" * (FOLDS + 1),
+        by_fold="\n".join(fold_row(results, method) for method in ("ridge", "tiny")),
+        minutes=minutes,
+        date=max(line["date"] for line in runs),
+        machine=runs[-1]["machine"],
+    )
+    TABLE.write_text(text)
+    print(text)
+
+
+TABLE_TEXT = """# `roc4mllm-tiny` by cross-validation
+
+| method | SRCC | PLCC | MAE (range 1–7) |
+|---|---|---|---|
+{rows}
+
+SRCC against ridge: {gain:+.3f} (the first version has to reach −0.050).
+
+| SRCC in fold | {folds} |
+|{rule}
+{by_fold}
+
+416 photographs, 5 fixed folds; each figure is the mean of the folds' own figures. Ridge: colour histograms, 6×6
+thumbnail, HOG. A run of ours is a training on the other four folds, {minutes:.1f} minutes of processor time
+(median). Views and descriptors of all photographs, which hold nothing of their ratings, are made once before.
+
+Measured {date} on {machine}.
+Command: `python benchmarks/tiny_checkpoint.py crossvalidate && python benchmarks/tiny_checkpoint.py table`
+"""
+
+
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+
+def train(arguments) -> None:
+    """Train on all photographs and write the bundled folder, card included."""
+    photos = read_photographs(arguments.data, arguments.cache)
+    start = time.process_time()
+    model, processor = tiny_recipe.train(photos, seed=arguments.seeds[0])
+    print(f"{(time.process_time() - start) / 60:.1f} minutes of processor time")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(arguments.output)
+    processor.save_pretrained(arguments.output)
+    without_code(arguments.output)
+    means = summary(lines())
+    parameters = sum(weight.numel() for weight in model.parameters())
+    (arguments.output / "README.md").write_text(
+        card(means["roc4mllm-tiny, mean of seeds"], means["ridge"], parameters)
+    )
+    check_folder(arguments.output)
+
+
+def without_code(folder: Path) -> None:
+    """
+    Drop the sources that a Hub folder carries: this folder travels with the package, and a copy would grow stale.
+    """
+    for path in folder.glob("*.py"):
+        path.unlink()
+    for path in folder.glob("*config.json"):
+        fields = json.loads(path.read_text())
+        fields.pop("auto_map", None)
+        path.write_text(json.dumps(fields, indent=2) + "\n")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is too large, holds pickles, or names a place on this machine."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    print(f"{folder.name}: {size:.1f} MB")
+    if size > LIMIT_MB:
+        raise SystemExit(f"{folder} has {size:.1f} MB, the limit is {LIMIT_MB} MB.")
+    places = [str(Path.home()).encode(), str(HERE.parent.resolve()).encode(), b"/tmp/"]
+    for path in folder.rglob("*"):
+        if path.is_file() and any(place in path.read_bytes() for place in places if len(place) > 3):
+            raise SystemExit(f"{path} names a place on this machine.")
+
+
+def card(ours: dict[str, float], ridge: dict[str, float], parameters: int) -> str:
+    """The model card."""
+    return (HERE / "tiny_card.md").read_text().format(ours=ours, ridge=ridge, millions=parameters / 1e6)
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("crossvalidate", "table", "train"))
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "oasis_beauty")
+    parser.add_argument("--cache", type=Path, help="keeps views and descriptors; outside the repository")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="`train` takes the first")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)), help="run only these")
+    parser.add_argument("--output", type=Path, default=CHECKPOINT, help="folder that `train` writes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # what the times are stated for, and sums in one order
+    {"crossvalidate": crossvalidate, "table": table, "train": train}[arguments.action](arguments)
+
+
+if __name__ == "__main__":
+    main()
