@@ -11,7 +11,10 @@ between calls; that file holds crops of photographs and must stay outside the re
 The fold rule: photographs sorted by name, `KFold(5, shuffle=True, random_state=0)`. A run sees the photographs of its
 training folds only: their pixels, ratings and the constants taken from them. Only two strengths are chosen by ratings,
 the ridge of the baseline and that of the teacher, both by cross-validation within the training folds. Optimiser, batch
-size and the start of the patch embedding were chosen by the training loss; everything else was set beforehand.
+size and the start of the patch embedding were taken for their lower training loss. The teacher is a kernel machine,
+not linear: first seen over all photographs, then confirmed on folds 0–1 alone and on folds 2–4 alone, so that each
+fold's choice stands without it. Shares of teacher and votes were compared in the same two halves, without a clear
+winner: the first value stayed. Everything else was set beforehand.
 """
 
 import argparse

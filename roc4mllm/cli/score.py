@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..inference.load_scorer import load_scorer
@@ -59,7 +60,8 @@ def load(args: argparse.Namespace) -> Any:
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
         return load_scorer(args.model, allow_untrained=args.allow_untrained, **options)
-    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # the last two: a device that torch lacks
+    # the last three: a device that torch lacks, a config with wrong values
+    except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")
         raise ValueError(f"cannot load {name}{f' on {args.device}' if args.device else ''}: {reason}") from error
 

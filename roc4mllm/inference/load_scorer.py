@@ -32,8 +32,9 @@ def load_scorer(model: Any = None, **kwargs: Any) -> ImageAestheticsPipeline:
         model = BUNDLED_CHECKPOINT
     if isinstance(model, Path):
         model = str(model)
-    scorer = pipeline("image-aesthetics", model=model, pipeline_class=ImageAestheticsPipeline, **kwargs)
-    assert isinstance(scorer, ImageAestheticsPipeline)
+    scorer: ImageAestheticsPipeline = pipeline(
+        "image-aesthetics", model=model, pipeline_class=ImageAestheticsPipeline, **kwargs
+    )
     return scorer
 
 

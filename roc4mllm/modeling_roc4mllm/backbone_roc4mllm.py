@@ -111,7 +111,11 @@ def refuse_unsuitable(backbone: PreTrainedModel) -> None:
     """
     Raise a `ValueError` with the reason where a backbone cannot carry a score position.
     """
+    if not isinstance(backbone, PreTrainedModel):
+        raise TypeError(f"Got {type(backbone).__name__}; expected a Hub name, a folder or a model of transformers.")
     name = type(backbone).__name__
+    if hasattr(backbone, "score_head"):
+        raise ValueError(f"{name} has a score head already; load it with from_pretrained.")
     parts = [part for part in backbone.modules() if isinstance(part, PreTrainedModel)]
     if any(part.config.is_encoder_decoder for part in parts):
         raise ValueError(
@@ -130,6 +134,7 @@ def add_score_row(backbone: PreTrainedModel, score_token_id: int) -> None:
     """
     Give `[SCORE]` the mean of the existing rows, in the input and the output embedding. Embeddings only ever grow.
     """
+    refuse_row(backbone, score_token_id)
     embedding = backbone.get_input_embeddings()
     known = min(score_token_id, embedding.weight.shape[0])  # rows from the new token on may be padding
     if score_token_id >= embedding.weight.shape[0]:
@@ -139,6 +144,40 @@ def add_score_row(backbone: PreTrainedModel, score_token_id: int) -> None:
         for parameter in (module.weight, getattr(module, "bias", None)):
             if parameter is not None and len(parameter) > score_token_id:  # an output row is needed for text only
                 parameter[score_token_id] = parameter[:known].float().mean(0).to(parameter.dtype)
+
+
+def refuse_row(backbone: PreTrainedModel, score_token_id: int) -> None:
+    """
+    Raise a `ValueError` where a new embedding row cannot be written, or would be taken for something else.
+    """
+    if backbone.get_input_embeddings().weight.is_meta or output_embedding_of(backbone).weight.is_meta:
+        raise ValueError(
+            "The embedding or the head of this backbone is offloaded, so [SCORE] cannot be added. Build the scorer "
+            "with both in memory, save it, and load that folder with a device_map."
+        )
+    parts = (part.config for part in backbone.modules() if isinstance(part, PreTrainedModel))
+    offsets = [offset for config in parts if (offset := getattr(config, "vocab_offset", 0))]
+    if offsets and score_token_id >= min(offsets):
+        raise ValueError(
+            f"{type(backbone).__name__} reads ids from {min(offsets)} on as another modality, so the new id "
+            f"{score_token_id} is no text token. Pass a processor whose score_token_id is an unused id below."
+        )
+
+
+def adopt_placement(model: PreTrainedModel) -> None:
+    """
+    Tell the outer model where a dispatched or quantised backbone lies: pipelines and Trainer ask the outer one, and
+    would move it to one device, or save it as if it were not quantised.
+    """
+    backbone = model.backbone
+    if device_map := getattr(backbone, "hf_device_map", None):
+        placed = {f"backbone.{name}".removesuffix("."): device for name, device in device_map.items()}
+        model.hf_device_map = placed | {"score_head": model.score_head.weight.device}
+    if quantization_config := getattr(backbone.config, "quantization_config", None):
+        model.config.quantization_config = quantization_config
+        for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+            if hasattr(backbone, name):
+                setattr(model, name, getattr(backbone, name))
 
 
 def restore_rows(backbone: PreTrainedModel, score_token_id: int | None) -> None:
@@ -160,6 +199,7 @@ __all__ = [
     "HeadInput",
     "ScoreHead",
     "add_score_row",
+    "adopt_placement",
     "head_owner",
     "hub_name",
     "output_embedding_of",

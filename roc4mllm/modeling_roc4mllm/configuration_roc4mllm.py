@@ -34,6 +34,10 @@ class ROC4MLLMConfig(PreTrainedConfig):
     """
 
     model_type = "roc4mllm"
+    # what a plain Trainer would gather beside the scores
+    keys_to_ignore_at_inference = [
+        "distribution", "std", "score_mask", "logits", "text_loss", "smooth_l1_loss", "ce_loss", "emd_loss",
+    ]  # fmt: skip
     sub_configs = {"mllm_config": AutoConfig}
 
     mllm_config: Any = None  # a PreTrainedConfig once the object is made; a dict when it comes from JSON

@@ -16,6 +16,8 @@ It does not know which backbone it holds, how a prompt is made, or how pictures 
 Names of axes: B rows, T tokens, H hidden, A attributes, N levels, S score slots, M supervised tokens, V vocabulary.
 """
 
+import os
+
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
@@ -25,6 +27,7 @@ from .backbone_roc4mllm import (
     HeadInput,
     ScoreHead,
     add_score_row,
+    adopt_placement,
     head_owner,
     hub_name,
     output_embedding_of,
@@ -79,6 +82,12 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ROC4MLLMConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
+        if config.score_token_id is None:
+            raise ValueError(
+                f"This config ({config.name_or_path or type(config).__name__}) has no score_token_id, so it is not "
+                "that of a ROC4MLLM model. To make one of a multimodal LLM, use "
+                "ROC4MLLMForImageAesthetics.from_backbone."
+            )
         if backbone is None:
             backbone = AutoModelForImageTextToText.from_config(config.mllm_config)
             restore_rows(backbone, config.score_token_id)
@@ -118,11 +127,18 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             ValueError: If the backbone is unsuitable or the id of `[SCORE]` is one of its special tokens.
         """
         name = None
-        if not isinstance(backbone, PreTrainedModel):
-            name = str(backbone)
+        if isinstance(backbone, str | os.PathLike):
+            name = os.fspath(backbone)
             kwargs.setdefault("use_safetensors", True)
             backbone = AutoModelForImageTextToText.from_pretrained(name, **kwargs)
+        elif kwargs:
+            raise TypeError(f"{sorted(kwargs)} apply to a backbone that is loaded here by name, not to a loaded one.")
         refuse_unsuitable(backbone)
+        if processor is not None and not hasattr(processor, "score_token_id"):
+            raise ValueError(
+                f"Got a {type(processor).__name__}; expected a ROC4MLLMProcessor, which knows the id of [SCORE]. Wrap "
+                "it first: ROC4MLLMProcessor.from_backbone(processor)."
+            )
         rows = backbone.get_input_embeddings().weight.shape[0]
         score_token_id = rows if processor is None else processor.score_token_id
         config = ROC4MLLMConfig(
@@ -139,6 +155,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         model = cls(config, backbone=backbone)
         model.score_head.to(output_embedding_of(backbone).weight.device)
         model.reset_score_head()
+        adopt_placement(model)
         return model.eval()
 
     @torch.no_grad()
@@ -196,7 +213,8 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
                 came and what was expected.
         """
         self._warn_if_untrained()
-        kwargs.pop("num_items_in_batch", None)
+        for name in ("num_items_in_batch", "use_cache", "return_dict"):
+            kwargs.pop(name, None)
         text_rows = supervised_positions(input_ids, labels)
         slots = find_slots(input_ids, slot_attributes, self.config.score_token_id, len(self.config.attributes))
         head_input = HeadInput(text_rows, length=input_ids.shape[1])
@@ -280,6 +298,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         if scores is not None:
             check_target("scores", scores, shape)
             target = scores.to(slot_logits)[rows, columns]  # (S,)
+            check_range(target, levels)
         target = torch.where(target.isnan(), expected_score(shares, levels), target)
         shares = torch.where(shares.isnan(), two_hot_distribution(target, levels), shares)
         known = ~target.isnan()  # (S,)
@@ -293,9 +312,10 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
     # ---- the backbone's part ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, *args, slot_attributes=None, **kwargs):
+    def generate(self, *args, slot_attributes=None, labels=None, scores=None, votes=None, **kwargs):
         """
-        The backbone's own `generate`; pad prompts on the left. `slot_attributes` may stay in the batch.
+        The backbone's own `generate`; pad prompts on the left. What only scoring and training need may stay in the
+        batch.
         """
         return self.backbone.generate(*args, **kwargs)
 
@@ -366,6 +386,14 @@ def check_target(name: str, target: torch.Tensor, expected: tuple[int, ...]) -> 
     if tuple(target.shape) != expected:
         axes = "(batch, attributes, num_levels)" if len(expected) == 3 else "(batch, attributes)"
         raise ValueError(f"{name} must have shape {expected} = {axes}, got {tuple(target.shape)}.")
+
+
+def check_range(target: torch.Tensor, levels: torch.Tensor) -> None:
+    """Refuse rated scores `(S,)` outside the range of their levels `(S, N)`; NaN, for no score, passes."""
+    outside = (target < levels[:, 0]) | (target > levels[:, -1])  # (S,)
+    if outside.any():
+        low, high = levels[outside][0, [0, -1]].tolist()
+        raise ValueError(f"Got a score of {target[outside][0].item():g}; the score range is {low:g} to {high:g}.")
 
 
 def checked_weights(loss_weights: dict[str, float] | None) -> dict[str, float]:

@@ -5,6 +5,7 @@ Half of the multimodal processors hold a video processor, and every video proces
 which scoring pictures does not. May go when transformers loads such processors without torchvision (5.23 does not).
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -33,7 +34,8 @@ def needs_video(processor_class: type[Any]) -> bool:
     return "video_processor" in processor_class.get_attributes() and not is_torchvision_available()
 
 
-def image_only(processor_class: type[Any]) -> type[Any]:
+@functools.cache
+def image_only(processor_class: Any) -> Any:
     """
     A subclass of the same name whose signature has no video processor: transformers reads the parts of a processor
     from the names in its `__init__`.
@@ -54,10 +56,20 @@ def image_only(processor_class: type[Any]) -> type[Any]:
             options = {name: value for name, value in {**processor_dict, **kwargs}.items() if name in names}
             return cls(**dict(zip(parts, args, strict=True)), **options)
 
+        def __reduce__(self):  # pickle cannot find a class made here; workers that are spawned need it
+            return restore, (processor_class, self.__dict__)
+
     # `inspect.signature` believes this attribute
     ImageOnly.__init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     ImageOnly.__name__ = ImageOnly.__qualname__ = processor_class.__name__
     return ImageOnly
+
+
+def restore(processor_class: Any, state: dict) -> Any:
+    """An unpickled processor without its video half."""
+    processor = image_only(processor_class).__new__(image_only(processor_class))
+    processor.__dict__.update(state)
+    return processor
 
 
 __all__ = ["image_only", "load_processor", "needs_video"]

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from .comments_aesthetics import CommentInputs, write_comments
 from .image_reading_aesthetics import PictureError, read_image
 from .picture_batches_aesthetics import Batch, PicturePreparation, batches, describe
+from .prompt_roc4mllm import check_attributes
 
 __version__ = "0.1.0"
 
@@ -99,7 +100,8 @@ class ImageAestheticsPipeline(Pipeline):
         Scores of a list of pictures as a tensor of shape `(num_images,)`, in `model.config.score_range`, as users of
         Q-Align's `model.score` know it. A picture that fails raises.
         """
-        return torch.tensor([record["score"] for record in self(list(images), strict=True, **kwargs)])
+        images = [images] if is_picture(images) else list(images)
+        return torch.tensor([record["score"] for record in self(images, strict=True, **kwargs)])
 
     def _sanitize_parameters(
         self, question=None, attributes=None, text=None, forced=None, max_new_tokens=None, strict=None
@@ -108,12 +110,12 @@ class ImageAestheticsPipeline(Pipeline):
             raise ValueError(
                 f"{type(self.model).__name__} has no language model: it takes no question, writes no text."
             )
+        if self.processor is not None:  # what is wrong with the words is said once, not for every picture
+            self.processor.check_words(question, attributes)
         preprocess = {"question": question, "attributes": attributes}
         forward = preprocess | {"text": text, "forced": forced, "max_new_tokens": max_new_tokens}
         postprocess = {"attributes": attributes, "strict": strict}
-        known = self.model.config.attributes
-        if unknown := [name for name in attributes or [] if name not in known]:
-            raise ValueError(f"Unknown attributes {unknown}; this model scores {known}.")
+        check_attributes(attributes, self.model.config.attributes)
         return tuple(
             {name: value for name, value in params.items() if value is not None}
             for params in (preprocess, forward, postprocess)
@@ -122,6 +124,7 @@ class ImageAestheticsPipeline(Pipeline):
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Records of many pictures, as they come."""
         preparation = self.preparation(**preprocess_params)
+        self.model.eval()  # a Trainer may have left dropout on
         position = 0
         for batch in batches(inputs, preparation, batch_size, num_workers):
             for source, row in zip(batch.sources, self._rows(batch, preparation, forward_params), strict=True):
@@ -285,8 +288,9 @@ def check_scorer(model, allow_untrained: bool) -> None:
         )
     if not (allow_untrained or getattr(model.config, "score_head_trained", True)):
         raise ValueError(
-            "This head was never trained: every score would be near the middle of the range. Train the model first, "
-            "or pass allow_untrained=True to try it anyway."
+            "This head was never trained: every score would be near the middle of the range. Train the model first "
+            "(and set `model.config.score_head_trained = True` after a training of your own), or pass "
+            "allow_untrained=True to try it anyway."
         )
 
 

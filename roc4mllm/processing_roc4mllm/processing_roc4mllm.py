@@ -20,11 +20,10 @@ from transformers.utils import logging
 
 from .image_only_processor import image_only, load_processor, needs_video
 from .image_reading_aesthetics import read_image
-from .prompt_roc4mllm import QUESTION_SLOT, render_prompt
+from .prompt_roc4mllm import QUESTION_SLOT, SCORE_TOKEN, check_attributes, check_text, image_placeholder, render_prompt
 
 logger = logging.get_logger(__name__)
 
-SCORE_TOKEN = "[SCORE]"
 QUESTION = "Please rate the aesthetics of the image."
 ANSWER = "The {attribute} rate of the image is [SCORE]."
 ADJECTIVES = {"aesthetics": "aesthetic"}
@@ -69,6 +68,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
             tokenizer or backbone_processor.tokenizer,
             chat_template=getattr(backbone_processor, "chat_template", None),
         )
+        check_attributes(attributes, attributes)
+        check_text("question", question)
         self.attributes = list(attributes)
         self.question = question
         self.answer = answer_sentences(answer, self.attributes)
@@ -133,7 +134,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
             answer_ids (list of lists of `int`, *optional*): Finished answers to read instead of the scoring sentence;
                 their `[SCORE]` tokens are the attributes in order.
             padding_side (`str`, *optional*, defaults to `"right"`): `"left"` for `generate`.
-            **kwargs: Passed to the backbone's processor.
+            **kwargs: Passed to the backbone's processor. `return_tensors` and `padding` are set here: a batch is
+                always of padded torch tensors.
 
         Returns:
             `BatchFeature` of tensors: `input_ids`, `attention_mask` and what the backbone's processor gives,
@@ -148,9 +150,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
         kwargs.pop("padding", None)
         pictures = [read_image(image) for image in as_list(images)]
         questions = self._texts("question", text if text is not None else self.question, len(pictures))
+        check_attributes(attributes, self.attributes)
         names = self.attributes if attributes is None else list(attributes)
-        if unknown := [name for name in names if name not in self.attributes]:
-            raise ValueError(f"Unknown attributes {unknown}; this model scores {self.attributes}.")
         training = not (scores is None and votes is None and comments is None)
         comments = self._texts("comment", comments if comments is not None else "", len(pictures))
         if answer_ids is None:
@@ -168,7 +169,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
         """
         "The aesthetic rate of the image is [SCORE], the composition rate of the image is [SCORE]."
         """
-        first, *others = [self.answer[name].rstrip(". ") for name in attributes or self.attributes]
+        first, *others = [self.answer[name].rstrip(". ") for name in (attributes or self.attributes)]
         return ", ".join([first, *(clause[:1].lower() + clause[1:] for clause in others)]) + "."
 
     def _texts(self, kind: str, texts, count: int) -> list[str]:
@@ -177,11 +178,22 @@ class ROC4MLLMProcessor(ProcessorMixin):
         if len(texts) != count:
             raise ValueError(f"Got {len(texts)} {kind}s for {count} pictures.")
         for text in texts:
-            if SCORE_TOKEN in text:
-                raise ValueError(
-                    f"A {kind} must not contain {SCORE_TOKEN}, which marks where a score is read: {text!r}."
-                )
+            check_text(kind, text)
         return texts
+
+    def check_words(self, question: str | None, attributes: Sequence[str] | None) -> None:
+        """
+        Refuse a question or attributes that no picture could be scored with.
+
+        Raises:
+            TypeError: If the question is no text.
+            ValueError: If it holds `[SCORE]` or the placeholder of a picture, or an attribute is unknown.
+        """
+        check_attributes(attributes, self.attributes)
+        if question is not None:
+            check_text("question", question)
+            if (placeholder := image_placeholder(self.backbone_processor)) and placeholder in question:
+                raise ValueError(f"A question must not contain {placeholder!r}, which stands for a picture.")
 
     def _answer_ids(self, sentence: str, comment: str, ended: bool) -> list[int]:
         """Ids of scoring sentence, comment and, in training, the end of the answer."""
@@ -235,6 +247,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
 
     def _targets(self, kind: str, values, count: int) -> torch.Tensor:
         """Scores `(B, A)` or votes `(B, A, N)` by attribute, NaN where unknown."""
+        if not isinstance(values, Sequence | np.ndarray | torch.Tensor) or isinstance(values, str):
+            raise TypeError(f"{kind} must be a list with one entry per picture, got {type(values).__name__}.")
         if len(values) != count:
             raise ValueError(f"Got {kind} of {len(values)} rows for {count} pictures.")
         depth = 1 if kind == "scores" else 2
@@ -298,8 +312,6 @@ class ROC4MLLMProcessor(ProcessorMixin):
 
 def answer_sentences(answer: str | Mapping[str, str] | None, attributes: list[str]) -> dict[str, str]:
     """The sentence of each attribute, each with exactly one `[SCORE]`."""
-    if not attributes or len(set(attributes)) != len(attributes):
-        raise ValueError(f"attributes must be distinct names, at least one; got {attributes}.")
     if isinstance(answer, str):
         answer = {attributes[0]: answer}
     default = {
@@ -307,7 +319,7 @@ def answer_sentences(answer: str | Mapping[str, str] | None, attributes: list[st
     }
     sentences = default if answer is None else dict(answer)
     if set(sentences) != set(attributes):
-        raise ValueError(f"Answers must be given for {attributes}, got them for {sorted(sentences)}.")
+        raise ValueError(f"answer must be a dict with a sentence for each of {attributes}, got {sorted(sentences)}.")
     for name, sentence in sentences.items():
         if sentence.count(SCORE_TOKEN) != 1:
             raise ValueError(f"The answer for {name!r} must hold {SCORE_TOKEN} exactly once, got {sentence!r}.")
@@ -363,6 +375,8 @@ def as_list(images) -> list:
     if images is None:
         raise ValueError("ROC4MLLMProcessor needs images; there is nothing to score without a picture.")
     if isinstance(images, list | tuple):
+        if not images:
+            raise ValueError("Got an empty list of images; ROC4MLLMProcessor needs at least one.")
         return list(images)
     if getattr(images, "ndim", 0) == 4:  # an array or tensor (B, 3, H, W)
         return list(images)

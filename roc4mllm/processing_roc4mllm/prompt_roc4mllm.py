@@ -8,6 +8,7 @@ import re
 
 from transformers import ProcessorMixin
 
+SCORE_TOKEN = "[SCORE]"
 QUESTION_SLOT = "[QUESTION]"  # stands in the saved prompt where the question goes
 ANSWER_SLOT = "[ANSWER]"
 
@@ -65,4 +66,22 @@ def image_placeholder(processor) -> str:
     return ""
 
 
-__all__ = ["QUESTION_SLOT", "render_prompt"]
+def check_text(kind: str, text) -> None:
+    """Refuse what is no text, and a text of the user's with the position token in it."""
+    if not isinstance(text, str):
+        raise TypeError(f"A {kind} must be a text, got {type(text).__name__}.")
+    if SCORE_TOKEN in text:
+        raise ValueError(f"A {kind} must not contain {SCORE_TOKEN}, which marks where a score is read: {text!r}.")
+
+
+def check_attributes(wanted, known) -> None:
+    """Refuse attributes that are not distinct names out of `known`; `None` stands for all of them."""
+    if wanted is None:
+        return
+    if isinstance(wanted, str) or not wanted or len(set(wanted)) != len(wanted):
+        raise ValueError(f"attributes must be a list of distinct names, at least one; got {wanted!r}.")
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"Unknown attributes {unknown}; this model scores {list(known)}.")
+
+
+__all__ = ["QUESTION_SLOT", "SCORE_TOKEN", "check_attributes", "check_text", "image_placeholder", "render_prompt"]

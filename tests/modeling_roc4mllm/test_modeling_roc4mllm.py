@@ -91,6 +91,43 @@ class TestFromBackbone:
             run(model, processor(images=PICTURES))
         assert caplog.text.count("never trained") == 1
 
+    @pytest.mark.parametrize(
+        ("build", "error", "message"),
+        [
+            (lambda: {"backbone": torch.nn.Linear(2, 2)}, TypeError, "Got Linear.*folder"),
+            (lambda: {"backbone": backbone("llava")[0], "dtype": torch.bfloat16}, TypeError, r"\['dtype'\]"),
+            (
+                lambda: dict(zip(("backbone", "processor"), backbone("llava"), strict=True)),
+                ValueError,
+                r"LlavaProcessor.*ROC4MLLMProcessor.from_backbone",
+            ),
+            (lambda: {"backbone": shared_parts("llava")[0]}, ValueError, "from_pretrained"),
+        ],
+    )
+    def test_wrong_arguments(self, build, error, message):
+        with pytest.raises(error, match=message):
+            ROC4MLLMForImageAesthetics.from_backbone(**build())
+
+    def test_offloaded_embedding_is_refused(self, tmp_path):
+        backbone("llava")[0].save_pretrained(tmp_path)
+        device_map = {"model": "cpu", "lm_head": "disk"}
+        with pytest.raises(ValueError, match="offloaded.*device_map"):
+            ROC4MLLMForImageAesthetics.from_backbone(tmp_path, device_map=device_map, offload_folder=tmp_path / "disk")
+
+    def test_placement_of_a_dispatched_backbone_is_adopted(self, tmp_path):
+        """Pipelines and Trainer ask the outer model, and move one without a map to a single device."""
+        plain, processor = backbone("llava")
+        plain.save_pretrained(tmp_path)
+        processor = ROC4MLLMProcessor.from_backbone(processor)
+        parts = ("model.multi_modal_projector", "model.language_model", "lm_head")
+        device_map = {"model.vision_tower": "disk"} | dict.fromkeys(parts, "cpu")
+        scorer = ROC4MLLMForImageAesthetics.from_backbone(
+            tmp_path, processor=processor, device_map=device_map, offload_folder=tmp_path / "disk"
+        )
+        assert scorer.hf_device_map["backbone.model.vision_tower"] == "disk"
+        assert scorer.hf_device_map["score_head"] == torch.device("cpu")
+        assert run(scorer, processor(images=PICTURES)).scores.isfinite().all()
+
 
 class TestHeadPrecision:
     def test_cast_models_keep_a_float32_head(self):
@@ -141,6 +178,12 @@ class TestLoading:
         )
         with pytest.raises(ImportError, match="[Ff]lash"):  # it arrives, and flash-attn is not installed here
             ROC4MLLMForImageAesthetics.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
+
+    def test_folder_of_a_bare_backbone_is_refused(self, tmp_path):
+        """Not by building a default LLaVA of seven billion parameters first."""
+        backbone("llava")[0].save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="no score_token_id.*from_backbone"):
+            ROC4MLLMForImageAesthetics.from_pretrained(tmp_path)
 
     def test_device_map_with_offload_to_disk(self, tmp_path):
         model, processor = shared_parts("llava")
@@ -268,6 +311,12 @@ class TestTargets:
         batch = processor(images=PICTURES, scores=[1.0, 2.0, 3.0])
         with pytest.raises(ValueError, match=r"\['l1'\].*smooth_l1"):
             model(**batch, loss_weights={"l1": 1.0})
+
+    def test_score_outside_the_range(self, parts):
+        model, processor = parts
+        batch = processor(images=PICTURES, scores=[1.0, 99.0, 3.0])
+        with pytest.raises(ValueError, match=r"score of 99; the score range is 1 to 5"):
+            model(**batch)
 
     def test_rows_with_and_without_slots(self, parts):
         """A row of text only has no scores, and its neighbours keep theirs."""

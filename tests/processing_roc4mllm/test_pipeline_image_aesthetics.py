@@ -109,6 +109,7 @@ class TestInputs:
         scores = scorer.score(PICTURES)
         assert scores.shape == (3,)
         assert scores.tolist() == [scorer(picture)["score"] for picture in PICTURES]
+        assert scorer.score(photo(0)).tolist() == scores[:1].tolist()
         with pytest.raises(ValueError, match="missing.jpg: no such file"):
             scorer.score([photo(0), "missing.jpg"])
 
@@ -152,6 +153,28 @@ class TestOptions:
         fixed = load_scorer(model, processor=processor, attributes=["light"], batch_size=2)
         assert [list(record["attributes"]) for record in fixed(PICTURES)] == [["light"]] * 3
         assert list(fixed(photo(0), attributes=["aesthetics"])["attributes"]) == ["aesthetics"]
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"attributes": []}, ValueError, "distinct names"),
+            ({"attributes": "light"}, ValueError, "distinct names"),
+            ({"question": "a [SCORE]?"}, ValueError, "must not contain"),
+            ({"question": "an <image>?"}, ValueError, "stands for a picture"),
+            ({"question": 5}, TypeError, "got int"),
+        ],
+    )
+    def test_wrong_words_are_said_once(self, scorer, options, error, message):
+        with pytest.raises(error, match=message):
+            scorer(PICTURES, **options)
+
+    def test_dropout_of_a_training_is_off(self, scorer):
+        expected = scorer(photo(0))["score"]
+        scorer.model.train()
+        scorer.model.backbone.model.vision_tower.config.attention_dropout = 0.5
+        assert scorer(photo(0))["score"] == expected
+        assert not scorer.model.training
+        scorer.model.backbone.model.vision_tower.config.attention_dropout = 0.0
 
     def test_unknown_option(self, scorer):
         with pytest.raises(TypeError, match="colour"):

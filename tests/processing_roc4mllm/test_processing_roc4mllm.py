@@ -1,6 +1,7 @@
 """Scoring sentences, slots, labels and targets; saving and loading."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -58,6 +59,8 @@ class TestScoringSentence:
             ({"answer": {"light": "[SCORE]"}}, r"\['aesthetics'\].*\['light'\]"),
             ({"attributes": ["a", "a"]}, "distinct"),
             ({"attributes": []}, "at least one"),
+            ({"attributes": "light"}, "list of distinct names.*'light'"),
+            ({"question": "a [SCORE]"}, "question must not contain"),
         ],
     )
     def test_wrong_wording(self, options, message):
@@ -115,9 +118,16 @@ class TestBatches:
             "The light rate of the image is [SCORE]."
         )
 
+    @pytest.mark.parametrize("attributes", [[], "light", ["light", "light"]])
+    def test_attributes_that_are_no_list_of_names(self, processor, attributes):
+        with pytest.raises(ValueError, match="distinct names"):
+            processor(images=PAIR, attributes=attributes)
+
     def test_pictures_that_are_none(self, processor):
         with pytest.raises(ValueError, match="needs images"):
             processor(text="hello")
+        with pytest.raises(ValueError, match="empty list"):
+            processor(images=[])
         with pytest.raises(PictureError, match="no such file"):
             processor(images="missing.jpg")
 
@@ -164,6 +174,12 @@ class TestTrainingBatches:
 
 
 class TestSaving:
+    def test_pickles(self, kind):
+        """Workers that are spawned get the processor so."""
+        processor = shared_parts(kind)[1]
+        batch, expected = pickle.loads(pickle.dumps(processor))(images=PAIR), processor(images=PAIR)
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
     def test_round_trip(self, kind, tmp_path):
         processor = shared_parts(kind, ("aesthetics", "light"))[1]
         processor.save_pretrained(tmp_path)
