@@ -107,20 +107,10 @@ def score_std(distribution: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     return (distribution * (levels - score.unsqueeze(-1)) ** 2).sum(-1).sqrt()
 
 
-def normalize_scores(scores: torch.Tensor, score_range: ScoreRange) -> torch.Tensor:
-    """
-    Scores of shape `(batch_size, num_attributes)` mapped from their range to 0–1.
-    """
-    pairs = score_ranges(score_range, scores.shape[-1])
-    low, high = torch.tensor(pairs, dtype=scores.dtype, device=scores.device).unbind(-1)  # (A,), (A,)
-    return (scores - low) / (high - low)
-
-
 __all__ = [
     "AestheticsOutput",
     "expected_score",
     "level_values",
-    "normalize_scores",
     "score_ranges",
     "score_std",
 ]

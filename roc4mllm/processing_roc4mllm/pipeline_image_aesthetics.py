@@ -237,14 +237,10 @@ class ImageAestheticsPipeline(Pipeline):
     def _empty_record(self, names: list[str], columns: list[int]) -> dict:
         """A record with all that is known without the picture."""
         config = self.model.config
-        ranges = (
-            config.score_range
-            if isinstance(config.score_range[0], Sequence)
-            else [config.score_range] * len(config.attributes)
-        )
+        ranges = dict(zip(names, (attribute_range(config, column) for column in columns), strict=True))
         record = {
             "score": None,
-            "score_range": [float(end) for end in ranges[columns[0]]],
+            "score_range": ranges[names[0]],
             "higher_is_better": config.higher_is_better,
             "normalized": None,
             "std": None,
@@ -255,11 +251,7 @@ class ImageAestheticsPipeline(Pipeline):
             "version": __version__,
             "error": None,
         }
-        if isinstance(config.score_range[0], Sequence):
-            record["attribute_ranges"] = {
-                name: list(ranges[column]) for name, column in zip(names, columns, strict=True)
-            }
-        return record
+        return record | ({"attribute_ranges": ranges} if has_range_per_attribute(config) else {})
 
     def save_pretrained(self, save_directory, **kwargs):
         """
@@ -310,6 +302,17 @@ def check_processor(config, processor, image_processor) -> None:
             raise ValueError(
                 f"Model and processor disagree: {name} is {ours!r} in the model, {theirs!r} in the processor."
             )
+
+
+def has_range_per_attribute(config) -> bool:
+    """Whether `config.score_range` holds a `(min, max)` per attribute rather than one for all."""
+    return isinstance(config.score_range[0], Sequence)
+
+
+def attribute_range(config, column: int) -> list[float]:
+    """`[min, max]` of one attribute."""
+    pair = config.score_range[column] if has_range_per_attribute(config) else config.score_range
+    return [float(end) for end in pair]
 
 
 def floats_as(inputs: BatchFeature, dtype: torch.dtype) -> BatchFeature:

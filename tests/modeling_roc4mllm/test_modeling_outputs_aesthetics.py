@@ -7,7 +7,6 @@ import torch
 from roc4mllm.modeling_roc4mllm.modeling_outputs_aesthetics import (
     expected_score,
     level_values,
-    normalize_scores,
     score_ranges,
     score_std,
 )
@@ -28,12 +27,6 @@ def test_expected_score_and_std():
     skewed = torch.tensor([0.2, 0.3, 0.5])  # mean 2.3, variance 0.2·1.69 + 0.3·0.09 + 0.5·0.49
     torch.testing.assert_close(expected_score(skewed, levels), torch.tensor(2.3))
     torch.testing.assert_close(score_std(skewed, levels), torch.tensor(math.sqrt(0.61)))
-
-
-def test_normalize_scores():
-    torch.testing.assert_close(normalize_scores(torch.tensor([[1.0], [5.5]]), (1, 10)), torch.tensor([[0.0], [0.5]]))
-    both = normalize_scores(torch.tensor([[5.5, 25.0]]), [[1, 10], [0, 100]])
-    torch.testing.assert_close(both, torch.tensor([[0.5, 0.25]]))
 
 
 def test_score_ranges():
