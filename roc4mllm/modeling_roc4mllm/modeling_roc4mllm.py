@@ -377,7 +377,8 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         kwargs["use_safetensors"] = True
         model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         loaded = model[0] if isinstance(model, tuple) else model  # a tuple with output_loading_info
-        loaded.loaded_revision = getattr(kwargs.get("revision"), "commit_hash", kwargs.get("revision"))
+        revision = kwargs.get("revision")  # huggingface_hub keeps the commit beside the name that was asked for
+        loaded.loaded_revision = getattr(revision, "resolved", revision)
         return model
 
 

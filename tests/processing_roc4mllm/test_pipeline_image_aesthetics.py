@@ -311,6 +311,16 @@ class TestFolders:
 
         assert "default" in PIPELINE_REGISTRY.supported_tasks["image-aesthetics"]
 
+    def test_model_and_commit_of_a_hub_name(self, folder, tmp_path):
+        """A Hub name, served from the cache as after a download: records say which commit scored."""
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        repository = tmp_path / "models--user--scorer"
+        shutil.copytree(folder, repository / "snapshots" / commit)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+        record = load_scorer("user/scorer", model_kwargs={"cache_dir": str(tmp_path)})(photo(0))
+        assert (record["model"], record["revision"], record["error"]) == ("user/scorer", commit, None)
+
     def test_bfloat16(self, folder, scorer):
         record = load_scorer(folder, dtype="bfloat16")(photo(0))
         assert record["normalized"] == pytest.approx(scorer(photo(0))["normalized"], abs=0.1)
