@@ -9,7 +9,7 @@ import torch
 from common_tests import PICTURES, run
 from huggingface_hub.errors import StrictDataclassError
 from tiny import backbone, photo, random_model, scorer_parts, shared_parts
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.quantizers.base import HfQuantizer
 
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
@@ -165,6 +165,46 @@ class TestHeadPrecision:
         kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
         assert "score_head" in kept
         assert "backbone.lm_head" in kept
+
+
+class TestQuantisation:
+    """
+    4-bit weights through bitsandbytes, whose kernels run on the CPU too. Gradients stay on: without them its CPU
+    kernel refuses layers as narrow as these (0.50), in a bare backbone as well.
+    """
+
+    CONFIG = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+
+    def test_checkpoint_loaded_in_4_bit(self, tmp_path):
+        model, processor = shared_parts("llava")
+        model.save_pretrained(tmp_path)
+        loaded = ROC4MLLMForImageAesthetics.from_pretrained(tmp_path, quantization_config=self.CONFIG)
+        assert four_bit_layers(loaded) == four_bit_layers(loaded.backbone) > 10
+        assert type(loaded.score_head) is type(model.score_head)
+        assert torch.equal(loaded.score_head.weight, model.score_head.weight)
+        batch = processor(images=PICTURES)
+        scores = loaded(**batch).scores
+        assert ((scores > 1) & (scores < 5)).all()
+        assert not torch.equal(scores, model(**batch).scores)  # the backbone is really rounded
+
+    def test_backbone_in_4_bit(self, tmp_path):
+        plain, processor = backbone("llava")
+        plain.save_pretrained(tmp_path / "backbone")
+        processor = ROC4MLLMProcessor.from_backbone(processor)
+        scorer = ROC4MLLMForImageAesthetics.from_backbone(
+            tmp_path / "backbone", processor=processor, quantization_config=self.CONFIG
+        )
+        torch.nn.init.normal_(scorer.score_head.weight, std=0.5)
+        scorer.save_pretrained(tmp_path / "scorer")
+        again = ROC4MLLMForImageAesthetics.from_pretrained(tmp_path / "scorer")
+        assert four_bit_layers(again) == four_bit_layers(scorer) > 10
+        scores = scorer(**processor(images=PICTURES)).scores
+        torch.testing.assert_close(again(**processor(images=PICTURES)).scores, scores, atol=5e-6, rtol=0)
+        assert (scores[0] - scores[1]).abs() > 1e-3
+
+
+def four_bit_layers(model) -> int:
+    return sum(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
 class TestLoading:
