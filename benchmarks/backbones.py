@@ -11,6 +11,7 @@ random, in float32 on the CPU and without processors: this is the model level, n
 The exit code is 1 if fewer than 90 % of the decoder-style architectures work or another one is not refused.
 """
 
+import datetime
 import inspect
 import os
 import platform
@@ -131,7 +132,8 @@ def make_row(name: str, loud: bool) -> dict:
 INTRODUCTION = """\
 # Backbones
 
-`python benchmarks/backbones.py` with transformers {transformers}, torch {torch}, Python {python}, CPU, float32.
+`python benchmarks/backbones.py` with transformers {transformers}, torch {torch}, Python {python}, {machine} CPU,
+float32, {date}.
 
 Every architecture in transformers' image-text-to-text mapping, as a tiny random model without its processor: this is
 the model level, no statement about published weights. {total} architectures: **{decoders} decoder-style, of which
@@ -205,7 +207,7 @@ def main() -> int:
         return 0
     found = counts(rows)
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-    versions["python"] = platform.python_version()
+    versions |= {"python": platform.python_version(), "machine": platform.machine(), "date": datetime.date.today()}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(INTRODUCTION.format(**versions, **found) + "\n" + table(rows), encoding="utf-8")
     print(f"{found['works']} of {found['decoders']} work, {found['refused']} of {found['others']} refused: {RESULTS}")

@@ -214,6 +214,8 @@ def head(clock: str) -> str:
     cpu = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), platform.processor())
     return f"""# Scoring beside the backbone alone
 
+`python benchmarks/scoring.py --write`
+
 LLaVA of random weights: Llama {text}, vocabulary {VOCABULARY}, CLIP {vision} at {VISION["image_size"]} px, float32.
 One picture, {PROMPT_TOKENS} prompt tokens, {SENTENCE_TOKENS} answer tokens per attribute.
 Times: median ratio of {PAIRS} interleaved pairs; in detail the middle half of the pairs and the median of each side.

@@ -204,7 +204,7 @@ TABLE_TEXT = """# `roc4mllm-tiny` by cross-validation
 |---|---|---|---|
 {rows}
 
-SRCC against ridge: {gain:+.3f} (the first version has to reach −0.050).
+SRCC against ridge: {gain:+.3f} (required: ≥ −0.050).
 
 | SRCC in fold | {folds} |
 |{rule}

@@ -377,7 +377,7 @@ def test_missing_source_is_counted_and_the_others_are_copied(capsys):
     table("scores.csv", **{"gone.png": 2, "album/a.png": 1})
     assert main(["filter", "scores.csv", "--top-k", "2", "--copy-to", "picks"]) == 1
     printed = capsys.readouterr().err
-    assert "gone.png was not copied: file not found" in printed
+    assert "gone.png was not copied: no such file" in printed
     assert "1 of 2 copied to picks, 1 failed" in printed
     assert os.listdir("picks") == ["a.png"]
 

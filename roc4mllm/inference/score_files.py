@@ -109,7 +109,7 @@ def _why_unreadable(path: str) -> str | None:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        return "file not found" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        return "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
     if not stat.S_ISREG(mode):
         return "not a regular file"  # opening a named pipe would wait for a writer for ever
     return None
@@ -173,7 +173,7 @@ def place_files(
             except FileExistsError:
                 continue
             except OSError as error:
-                yield source, None, "file not found" if isinstance(error, FileNotFoundError) else str(error)
+                yield source, None, "no such file" if isinstance(error, FileNotFoundError) else str(error)
             else:
                 next_number[name] = number
                 yield source, target, None

@@ -92,13 +92,13 @@ def test_url_is_left_to_the_scorer():
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
-        ("missing.jpg", "file not found"),
-        ("", "file not found"),
+        ("missing.jpg", "no such file"),
+        ("", "no such file"),
         ("album/*.gif", "no file matches"),
         ("album/**/*.gif", "no file matches"),
         ("album/sub/deep/empty", "holds no picture"),
         ("pipe.jpg", "not a regular file"),
-        ("dangling.jpg", "file not found"),
+        ("dangling.jpg", "no such file"),
         ("album/b.jpg/c.jpg", "cannot be read: Not a directory"),
     ],
 )
@@ -189,7 +189,7 @@ def test_missing_source_is_reported_and_the_rest_goes_on(tmp_path, put):
     (tmp_path / "b.jpg").write_text("b")
     (tmp_path / "picks").mkdir()
     placed = place([tmp_path / "a.jpg", tmp_path / "b.jpg"], tmp_path / "picks", put)
-    assert placed[0] == (str(tmp_path / "a.jpg"), None, "file not found")
+    assert placed[0] == (str(tmp_path / "a.jpg"), None, "no such file")
     assert placed[1][2] is None
     assert os.listdir(tmp_path / "picks") == ["b.jpg"]
 
