@@ -168,13 +168,16 @@ class TestOptions:
         with pytest.raises(error, match=message):
             scorer(PICTURES, **options)
 
-    def test_dropout_of_a_training_is_off(self, scorer):
+    def test_dropout_of_a_training_is_off(self):
+        model, processor = scorer_parts("llava")
+        for layer in model.backbone.model.language_model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        scorer = load_scorer(model, processor=processor)
         expected = scorer(photo(0))["score"]
-        scorer.model.train()
-        scorer.model.backbone.model.vision_tower.config.attention_dropout = 0.5
+        model.train()
+        with torch.no_grad():
+            assert abs(model(**processor(images=photo(0))).scores.item() - expected) > 1e-3
         assert scorer(photo(0))["score"] == expected
-        assert not scorer.model.training
-        scorer.model.backbone.model.vision_tower.config.attention_dropout = 0.0
 
     def test_unknown_option(self, scorer):
         with pytest.raises(TypeError, match="colour"):
