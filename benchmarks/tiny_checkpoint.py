@@ -4,6 +4,7 @@ The bundled checkpoint `roc4mllm-tiny`: train it, and judge its recipe by cross-
     python benchmarks/tiny_checkpoint.py crossvalidate    # 5 folds x 3 seeds; resumes where it stopped; about an hour
     python benchmarks/tiny_checkpoint.py table            # results/tiny_checkpoint.jsonl -> results/tiny_checkpoint.md
     python benchmarks/tiny_checkpoint.py train            # all photographs -> roc4mllm/checkpoints/roc4mllm-tiny
+    python benchmarks/tiny_checkpoint.py card             # its card anew; `train` writes it too
 
 `--data` is the folder with `ratings.csv` and `images/` (see its SOURCE.md), `--cache FILE` keeps views and descriptors
 between calls; that file holds crops of photographs and must stay outside the repository.
@@ -39,6 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_photographs import read_photographs, read_ratings
 
+from roc4mllm import load_scorer
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import read_image
 
 HERE = Path(__file__).parent
@@ -232,12 +234,7 @@ def train(arguments) -> None:
     model.save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     without_code(arguments.output)
-    means = summary(lines())
-    parameters = sum(weight.numel() for weight in model.parameters())
-    (arguments.output / "README.md").write_text(
-        card(means["roc4mllm-tiny, mean of seeds"], means["ridge"], parameters)
-    )
-    check_folder(arguments.output)
+    card(arguments)
 
 
 def without_code(folder: Path) -> None:
@@ -265,15 +262,33 @@ def check_folder(folder: Path) -> None:
             raise SystemExit(f"{path} names a place on this machine.")
 
 
-def card(ours: dict[str, float], ridge: dict[str, float], parameters: int) -> str:
-    """The model card."""
-    return (HERE / "tiny_card.md").read_text().format(ours=ours, ridge=ridge, millions=parameters / 1e6)
+def card(arguments) -> None:
+    """Write the model card of the trained folder, with numbers from RESULTS and from the folder itself."""
+    means = summary(lines())
+    scorer = load_scorer(arguments.output)
+    alone = normalized(scorer, arguments.data)
+    text = (HERE / "tiny_card.md").read_text()
+    text = text.format(
+        ours=means["roc4mllm-tiny, mean of seeds"],
+        ridge=means["ridge"],
+        millions=sum(weight.numel() for weight in scorer.model.parameters()) / 1e6,
+        batch=np.abs(normalized(scorer, arguments.data, batch_size=16) - alone).max(),
+        bfloat16=np.abs(normalized(load_scorer(arguments.output, dtype="bfloat16"), arguments.data) - alone).max(),
+    )
+    (arguments.output / "README.md").write_text(text)
+    check_folder(arguments.output)
+
+
+def normalized(scorer, data: Path, batch_size: int = 1) -> np.ndarray:
+    """Scores of all photographs on a scale from 0 to 1."""
+    paths = [data / "images" / name for name in read_ratings(data).image]
+    return np.array([record["normalized"] for record in scorer(paths, batch_size=batch_size, strict=True)])
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("crossvalidate", "table", "train"))
+    parser.add_argument("action", choices=("crossvalidate", "table", "train", "card"))
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "oasis_beauty")
     parser.add_argument("--cache", type=Path, help="keeps views and descriptors; outside the repository")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="`train` takes the first")
@@ -281,7 +296,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=CHECKPOINT, help="folder that `train` writes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # what the times are stated for, and sums in one order
-    {"crossvalidate": crossvalidate, "table": table, "train": train}[arguments.action](arguments)
+    {"crossvalidate": crossvalidate, "table": table, "train": train, "card": card}[arguments.action](arguments)
 
 
 if __name__ == "__main__":
