@@ -21,7 +21,7 @@ def write_comments(model, processor, batch: "CommentInputs", scores: torch.Tenso
         batch ([`CommentInputs`]): The same pictures and questions, padded for `generate`.
         scores (`torch.Tensor` of shape `(batch_size, num_attributes)`): Scores of the rows, by attribute.
     """
-    prompts = batch.inputs.to(model.device)
+    prompts = batch.inputs.to(model.device, model.dtype)
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": batch.max_new_tokens}
     if batch.forced:
         options["suppress_tokens"] = [processor.score_token_id]  # a comment has no score of its own to show
@@ -40,7 +40,7 @@ def write_comments(model, processor, batch: "CommentInputs", scores: torch.Tenso
 
 def free_comments(model, processor, batch: "CommentInputs", answers: list[list[int]]) -> list[dict]:
     """One more pass over the finished texts reads the scores at their `[SCORE]` tokens."""
-    finished = processor(images=batch.pictures, text=batch.question, answer_ids=answers).to(model.device)
+    finished = processor(images=batch.pictures, text=batch.question, answer_ids=answers).to(model.device, model.dtype)
     scores = model(**finished).scores  # (B, A)
     rows = []
     for answer, row, columns in zip(answers, scores, finished["slot_attributes"].tolist(), strict=True):

@@ -32,7 +32,7 @@ class Batch:
 
     sources: list
     errors: list[str | None]
-    inputs: BatchFeature | None = None
+    inputs: Any = None
     failure: str | None = None
 
     @property

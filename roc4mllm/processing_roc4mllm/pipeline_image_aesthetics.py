@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import BatchFeature, Pipeline
+from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
@@ -196,7 +196,7 @@ class ImageAestheticsPipeline(Pipeline):
 
     def _forward(self, batch: Batch, text=False, forced=True, max_new_tokens=64, **preprocess_params) -> list[dict]:
         """Raw results of each good picture: `(A,)` scores, std, `(A, N)` distribution."""
-        output = self.model(**floats_as(batch.inputs, self.model.dtype))
+        output = self.model(**batch.inputs.to(self.model.dtype))  # of the floating point inputs only
         # one transfer per batch: (B, A), (B, A), (B, A, N)
         values = {name: output[name].cpu() for name in ("scores", "std", "distribution") if name in output}
         values["finite"] = finite_rows(output).cpu()  # (B, A)
@@ -205,7 +205,6 @@ class ImageAestheticsPipeline(Pipeline):
             pictures = [read_image(batch.sources[index]) for index in batch.good]
             question, attributes = preprocess_params.get("question"), preprocess_params.get("attributes")
             prompts = CommentInputs(self.processor, pictures, question, attributes, forced, max_new_tokens)
-            prompts.inputs = floats_as(prompts.inputs, self.model.dtype)
             for row, comment in zip(
                 rows, write_comments(self.model, self.processor, prompts, output.scores), strict=True
             ):
@@ -313,16 +312,6 @@ def attribute_range(config, column: int) -> list[float]:
     """`[min, max]` of one attribute."""
     pair = config.score_range[column] if has_range_per_attribute(config) else config.score_range
     return [float(end) for end in pair]
-
-
-def floats_as(inputs: BatchFeature, dtype: torch.dtype) -> BatchFeature:
-    """Model inputs with floating point values in the model's dtype."""
-    return BatchFeature(
-        {
-            name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
-            for name, value in inputs.items()
-        }
-    )
 
 
 def finite_rows(output) -> torch.Tensor:

@@ -235,6 +235,18 @@ class TestComments:
         assert record["text_scores"] == pytest.approx(list(record["attributes"].values()), abs=1e-5)
         assert record["text"].startswith(f"The aesthetic rate of the image is {record['score']:.2f}, the light")
 
+    @pytest.mark.parametrize("forced", [True, False])
+    def test_every_pass_gets_the_models_dtype(self, scorer, forced):
+        """Scoring, generating and the second reading; many backbones cast pictures themselves, not all do."""
+        model = copy.deepcopy(scorer.model).to(torch.bfloat16)
+        seen = []
+        model.backbone.model.vision_tower.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append((*args, *kwargs.values())[0].dtype), with_kwargs=True
+        )
+        record = load_scorer(model, processor=scorer.processor)(photo(0), text=True, forced=forced, max_new_tokens=3)
+        assert record["error"] is None
+        assert seen == [torch.bfloat16] * (2 if forced else 3)
+
     def test_free_text_without_scores(self, scorer):
         record = scorer(photo(0), text=True, forced=False, max_new_tokens=3)
         assert record["text_scores"] == []
