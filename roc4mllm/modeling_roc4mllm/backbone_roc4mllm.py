@@ -5,6 +5,7 @@ Nothing here names a backbone. Names of axes: B rows, T tokens, H hidden, N leve
 """
 
 import os
+import re
 import threading
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
+
+# children of a vision tower that face the text
+CONNECTOR = re.compile("merger|projector|connector|aligner|abstractor")
 
 
 class ScoreHead(nn.Linear):
@@ -190,6 +194,26 @@ def restore_rows(backbone: PreTrainedModel, score_token_id: int | None) -> None:
         backbone.resize_token_embeddings(rows, mean_resizing=False)
 
 
+def backbone_parts(backbone: PreTrainedModel) -> dict[str, str]:
+    """
+    `vision_tower`, `language_model` or `connector` by the beginning of parameter names; the longest one wins. What is
+    neither tower nor language model connects them, and so does a merger at the end of a tower.
+    """
+    names = {module: name for name, module in backbone.named_modules()}
+    parts = {"": "connector"}
+    tower = backbone.get_encoder(modality="image")
+    language = [backbone.get_decoder(), backbone.get_input_embeddings(), output_embedding_of(backbone)]
+    for module in language:
+        if module in names:
+            parts[names[module]] = "language_model"
+    if tower in names and tower is not backbone:
+        parts[names[tower]] = "vision_tower"
+        for name, _ in tower.named_children():
+            if CONNECTOR.search(name):
+                parts[f"{names[tower]}.{name}"] = "connector"
+    return parts
+
+
 def hub_name(name: str | None) -> str | None:
     """`name` if it is a Hub name, `None` for a folder: a path of this machine means nothing elsewhere."""
     return None if name is None or os.path.isdir(name) else name
@@ -200,6 +224,7 @@ __all__ = [
     "ScoreHead",
     "add_score_row",
     "adopt_placement",
+    "backbone_parts",
     "head_owner",
     "hub_name",
     "output_embedding_of",

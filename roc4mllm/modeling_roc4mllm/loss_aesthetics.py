@@ -10,17 +10,26 @@ import torch
 from torch.nn import functional
 
 
-def reduce_loss(values: torch.Tensor, reduction: str) -> torch.Tensor:
+def mean_loss(values: torch.Tensor, count: torch.Tensor | int | None = None) -> torch.Tensor:
     """
-    Per-sample `values` of shape `(num_samples,)` as they are (`"none"`) or their mean (`"mean"`).
+    Sum of per-sample `values` of shape `(num_samples,)` over their number, or over `count`, that of a larger batch of
+    which these are a part.
 
     The mean over no sample is 0 and keeps its graph: a batch without scores must not turn the loss into NaN, and
     distributed training needs a gradient, if only zeros, for every parameter.
     """
+    count = values.numel() if count is None else count
+    if isinstance(count, torch.Tensor):
+        return values.sum() / count.to(values.device).clamp(min=1)
+    return values.sum() / max(count, 1)
+
+
+def reduce_loss(values: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Per-sample `values` of shape `(num_samples,)` as they are (`"none"`) or their [`mean_loss`] (`"mean"`)."""
     if reduction == "none":
         return values
     if reduction == "mean":
-        return values.sum() / max(values.numel(), 1)
+        return mean_loss(values)
     raise ValueError(f"Unknown reduction {reduction!r}; expected 'mean' or 'none'.")
 
 
@@ -134,9 +143,11 @@ def votes_to_distribution(votes: torch.Tensor) -> torch.Tensor:
         `torch.Tensor` of shape `(..., num_levels)`; each row sums to 1.
 
     Raises:
-        ValueError: If a count is negative or a row sums to zero.
+        ValueError: If a count is negative, a row sums to zero or holds NaN beside numbers.
     """
     total = votes.sum(-1, keepdim=True)  # (..., 1)
+    if (total.isnan() & ~votes.isnan().all(-1, keepdim=True)).any():
+        raise ValueError("A row of votes is known for some levels only; expected one number per level, or all NaN.")
     if (votes < 0).any() or (total == 0).any():
         raise ValueError("Votes must not be negative and must not sum to zero; leave a row without votes as NaN.")
     return votes / total
@@ -182,6 +193,7 @@ __all__ = [
     "distribution_cross_entropy",
     "earth_movers_distance",
     "gaussian_distribution",
+    "mean_loss",
     "reduce_loss",
     "smooth_l1",
     "text_cross_entropy",

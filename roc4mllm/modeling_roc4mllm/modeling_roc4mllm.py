@@ -28,6 +28,7 @@ from .backbone_roc4mllm import (
     ScoreHead,
     add_score_row,
     adopt_placement,
+    backbone_parts,
     head_owner,
     hub_name,
     output_embedding_of,
@@ -39,6 +40,7 @@ from .configuration_roc4mllm import ROC4MLLMConfig
 from .loss_aesthetics import (
     distribution_cross_entropy,
     earth_movers_distance,
+    mean_loss,
     smooth_l1,
     text_cross_entropy,
     two_hot_distribution,
@@ -185,6 +187,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         scores: torch.Tensor | None = None,
         votes: torch.Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
+        loss_counts: dict[str, torch.Tensor | int] | None = None,
         output_text_logits: bool = False,
         **kwargs,
     ) -> AestheticsOutput:
@@ -205,6 +208,8 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
                 that mean stands in.
             loss_weights (`dict`, *optional*): Weights of the parts `text`, `smooth_l1`, `ce`, `emd`; by default text
                 and smooth-L1 count 1, the others 0.
+            loss_counts (`dict`, *optional*): Number of `text` tokens and of `scores` that the sums of the losses are
+                divided by; those of this batch by default. A Trainer passes those of all its batches and processes.
             output_text_logits (`bool`, *optional*, defaults to `False`): Also return the supervised tokens' logits.
             **kwargs: Every other input of the backbone (`pixel_values`, `image_grid_thw`, `token_type_ids`, …).
 
@@ -228,7 +233,8 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             output.text_logits = text_logits
         if labels is not None or scores is not None or votes is not None:
             targets = None if labels is None else labels[text_rows[0], text_rows[1] + 1]  # (M,)
-            self._add_loss(output, slot_logits, slots, text_logits, targets, scores, votes, loss_weights)
+            values = self._loss_values(output, slot_logits, slots, text_logits, targets, scores, votes)
+            add_loss(output, values, checked_weights(loss_weights), loss_counts or {})
         return output
 
     def _scores(self, slot_logits: torch.Tensor, slots: Slots, batch_size: int) -> AestheticsOutput:
@@ -266,26 +272,20 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
 
     # ---- loss ---------------------------------------------------------------------------------------------------
 
-    def _add_loss(self, output, slot_logits, slots, text_logits, targets, scores, votes, loss_weights) -> None:
-        """Fill `output.loss` and its parts; text tokens and score slots are averaged apart."""
-        weights = checked_weights(loss_weights)
-        parts = {}
+    def _loss_values(self, output, slot_logits, slots, text_logits, targets, scores, votes) -> dict:
+        """Unreduced losses: `text` of the supervised tokens, `(M,)`, the others of the rated slots, `(S,)`."""
+        values = {}
         if targets is not None:
             targets = targets.to(text_logits.device)
             # a backbone may cut its logits at its own vocabulary: then it cannot learn to write [SCORE]
-            parts["text"] = text_cross_entropy(
-                text_logits, targets.masked_fill(targets >= text_logits.shape[-1], -100)
-            )
+            targets = targets.masked_fill(targets >= text_logits.shape[-1], -100)
+            values["text"] = text_cross_entropy(text_logits, targets, reduction="none")
         if scores is not None or votes is not None:
-            parts |= self._score_losses(slot_logits, slots, output, scores, votes)
-        device = output.scores.device
-        weighted = (weights[name] * value.to(device) for name, value in parts.items() if weights[name])
-        output.loss = sum(weighted, start=torch.zeros((), device=device))
-        for name, value in parts.items():
-            output[f"{name}_loss"] = value.detach()
+            values |= self._score_losses(slot_logits, slots, output, scores, votes)
+        return values
 
     def _score_losses(self, slot_logits, slots, output, scores, votes) -> dict[str, torch.Tensor]:
-        """The three score losses over the slots that have a target."""
+        """The three score losses of each slot that has a target."""
         rows, columns = (index.to(slot_logits.device) for index in (slots.rows, slots.attributes))
         shape = tuple(output.scores.shape)
         predicted = output.scores[rows, columns]  # (S,)
@@ -304,12 +304,21 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         known = ~target.isnan()  # (S,)
         logits, shares = slot_logits[known], shares[known]
         return {
-            "smooth_l1": smooth_l1(predicted[known], target[known]),
-            "ce": distribution_cross_entropy(logits, shares),
-            "emd": earth_movers_distance(logits.softmax(-1), shares),
+            "smooth_l1": smooth_l1(predicted[known], target[known], reduction="none"),
+            "ce": distribution_cross_entropy(logits, shares, reduction="none"),
+            "emd": earth_movers_distance(logits.softmax(-1), shares, reduction="none"),
         }
 
     # ---- the backbone's part ------------------------------------------------------------------------------------
+
+    @property
+    def part_prefixes(self) -> dict[str, str]:
+        """
+        Parts that may get a learning rate of their own or be frozen, by the beginning of their parameters' names:
+        `vision_tower`, `connector`, `language_model`, `score_head`. The longest beginning wins.
+        """
+        prefixes = {f"backbone.{name}".rstrip("."): part for name, part in backbone_parts(self.backbone).items()}
+        return prefixes | {"score_head": "score_head"}
 
     @torch.no_grad()
     def generate(self, *args, slot_attributes=None, labels=None, scores=None, votes=None, **kwargs):
@@ -380,6 +389,17 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         revision = kwargs.get("revision")  # huggingface_hub keeps the commit beside the name that was asked for
         loaded.loaded_revision = getattr(revision, "resolved", revision)
         return model
+
+
+def add_loss(output, values: dict, weights: dict[str, float], counts: dict) -> None:
+    """Fill `output.loss` and its parts; text tokens and scores are averaged apart, each over its own count."""
+    loss = output.scores.new_zeros(())
+    for name, losses in values.items():
+        part = mean_loss(losses, counts.get("text" if name == "text" else "scores"))
+        if weights[name]:
+            loss = loss + weights[name] * part.to(loss.device)
+        output[f"{name}_loss"] = part.detach()
+    output.loss = loss
 
 
 def check_target(name: str, target: torch.Tensor, expected: tuple[int, ...]) -> None:

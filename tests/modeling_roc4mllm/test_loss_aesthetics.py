@@ -9,6 +9,7 @@ from roc4mllm.modeling_roc4mllm.loss_aesthetics import (
     distribution_cross_entropy,
     earth_movers_distance,
     gaussian_distribution,
+    mean_loss,
     smooth_l1,
     text_cross_entropy,
     two_hot_distribution,
@@ -96,6 +97,15 @@ def test_votes_to_distribution():
     for bad in ([[0.0, 0.0]], [[-1.0, 2.0]]):
         with pytest.raises(ValueError, match="negative.*zero"):
             votes_to_distribution(torch.tensor(bad))
+    with pytest.raises(ValueError, match="some levels only"):
+        votes_to_distribution(torch.tensor([[1.0, float("nan")]]))
+
+
+def test_mean_over_the_count_of_a_larger_batch():
+    values = torch.tensor([1.0, 2.0, 6.0])
+    assert mean_loss(values) == 3.0
+    assert mean_loss(values, 18) == mean_loss(values, torch.tensor(18)) == 0.5
+    assert mean_loss(values[:0], torch.tensor(0)) == mean_loss(values[:0]) == 0.0
 
 
 def test_two_hot_distribution():

@@ -316,6 +316,16 @@ class TestTargets:
         expected_ce = -output.distribution[0, 0, 1].log()  # level 2 is the second
         torch.testing.assert_close(trained.ce_loss, expected_ce)
 
+    def test_counts_of_a_larger_batch_divide_the_sums(self, parts):
+        model, processor = parts
+        batch = processor(images=PICTURES[:2], scores=[[2.0, 3.0], [4.0, NAN]], comments=["calm", None])
+        own = run(model, batch)
+        tokens = (batch["labels"] != -100).sum()
+        larger = run(model, batch, loss_counts={"text": 2 * tokens, "scores": torch.tensor(12)})
+        torch.testing.assert_close(larger.text_loss, own.text_loss / 2)
+        torch.testing.assert_close(larger.smooth_l1_loss, own.smooth_l1_loss * 3 / 12)
+        torch.testing.assert_close(larger.loss, larger.text_loss + larger.smooth_l1_loss)
+
     def test_votes_give_distribution_and_mean(self, parts):
         votes = torch.full((2, 2, 5), NAN)
         votes[1, 1] = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0])  # mean 3.5

@@ -1,0 +1,1 @@
+"""Training and evaluation: split-loss Trainer, rated pictures, metrics, LoRA."""

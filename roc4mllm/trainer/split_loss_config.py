@@ -1,0 +1,96 @@
+"""
+Options of split-loss training: transformers' own, the weights of the losses, and learning rates by part of the model.
+
+The defaults are those of the paper (ROC4MLLM, AAAI 2026): smooth-L1 beside the text loss, learning rate 2e-5, batches
+of 16, two epochs.
+"""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+LOSSES = ("text", "smooth_l1", "ce", "emd")
+PRESETS = {
+    "paper": {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0},
+    "paper-ava": {"text": 1.0, "smooth_l1": 1.0, "ce": 1.0, "emd": 0.0},
+    "authors-script": {"text": 1.0, "smooth_l1": 0.0, "ce": 10.0, "emd": 0.0},
+}
+
+
+@dataclass
+class SplitLossConfig(TrainingArguments):
+    r"""
+    [`~transformers.TrainingArguments`] for [`SplitLossTrainer`].
+
+    Args:
+        loss_preset (`str`, *optional*, defaults to `"paper"`):
+            Weights of the losses: `"paper"` is text and smooth-L1; `"paper-ava"` adds the cross-entropy against vote
+            distributions, as the paper does on AVA; `"authors-script"` is text and ten times the cross-entropy, as
+            in the authors' published command.
+        text_weight, smooth_l1_weight, ce_weight, emd_weight (`float`, *optional*):
+            Weight of one loss, at least 0, instead of the preset's: cross-entropy of the text, smooth-L1 between
+            scores (in units of the score range), cross-entropy and earth mover's distance between distributions.
+        learning_rates (`dict[str, float]`, *optional*):
+            Learning rate of a part of the model, where it differs from `learning_rate`. A ROC4MLLM has `vision_tower`,
+            `connector`, `language_model` and `score_head`.
+        freeze (`list[str]`, *optional*):
+            Parts that are not trained.
+
+    Raises:
+        ValueError: If a weight is negative, all are 0, a preset is unknown, or an option of the parent does not fit
+            these losses.
+    """
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Initial learning rate."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the training pictures."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Pictures per device and forward pass."})
+    # rows hold pictures and ratings, which only the collator turns into what `forward` takes
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Keep it off: the collator reads all."})
+    label_names: list[str] | None = field(default_factory=lambda: ["scores"], metadata={"help": "The targets."})
+    loss_preset: str = field(default="paper", metadata={"help": f"Weights of the losses: {', '.join(PRESETS)}."})
+    text_weight: float | None = field(default=None, metadata={"help": "Weight of the text loss."})
+    smooth_l1_weight: float | None = field(default=None, metadata={"help": "Weight of smooth-L1 between scores."})
+    ce_weight: float | None = field(default=None, metadata={"help": "Weight of the cross-entropy of distributions."})
+    emd_weight: float | None = field(default=None, metadata={"help": "Weight of the earth mover's distance."})
+    learning_rates: dict | None = field(default=None, metadata={"help": "Learning rate by part of the model."})
+    freeze: list[str] | None = field(default=None, metadata={"help": "Parts of the model that are not trained."})
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rates"]  # which may come as JSON
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss_preset not in PRESETS:
+            raise ValueError(f"loss_preset must be one of {', '.join(PRESETS)}; got {self.loss_preset!r}.")
+        for name, value in PRESETS[self.loss_preset].items():
+            if getattr(self, f"{name}_weight") is None:
+                setattr(self, f"{name}_weight", value)
+        self._check_losses()
+        for part, rate in (self.learning_rates or {}).items():
+            if not isinstance(rate, int | float) or rate < 0:
+                raise ValueError(f"learning_rates must be numbers of at least 0; got {rate!r} for {part!r}.")
+
+    def _check_losses(self) -> None:
+        weights = self.loss_weights
+        if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
+            raise ValueError(f"Loss weights must be at least 0 and one of them above; got {weights}.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor} smooths classes of text, and would be applied "
+                "to score logits here. Leave it at 0; votes or a std already make soft targets."
+            )
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights by the names that `forward` takes."""
+        return {name: getattr(self, f"{name}_weight") for name in LOSSES}
+
+    @property
+    def n_gpu(self) -> int:
+        """
+        Devices that this process feeds: one at most. `nn.DataParallel`, which the Trainer would put round the model
+        for several, averages losses over parts of different sizes; `accelerate launch` starts a process per device.
+        """
+        return min(super().n_gpu, 1)
+
+
+__all__ = ["PRESETS", "SplitLossConfig"]

@@ -1,0 +1,282 @@
+"""
+The Trainer of image-aesthetics models: text and scores have losses, weights and averages of their own.
+
+Paper: "Regression Over Classification: Assessing Image Aesthetics via Multimodal Large Language Models", AAAI 2026
+(loss decoupling). What differs from transformers' Trainer:
+- text tokens and scores are counted over all batches of a step, accumulated ones and those of other processes, and
+  each loss is divided by its own count: how a batch is cut up does not change the training
+- every part of the loss is logged by name, in training and in evaluation, as its mean over tokens or scores
+- parts of the model may be frozen or have a learning rate of their own
+- a checkpoint appears under its name when it is complete; no file of it is pickled code
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from .checkpoint_folders import UNFINISHED, check_space, check_writable, checkpoint_bytes, publish
+from .model_parts import checked_parts, freeze_parts, named_parts
+from .rating_collator import RatingCollator
+from .split_loss_config import LOSSES, SplitLossConfig
+
+Counts = dict[str, torch.Tensor]
+
+
+class SplitLossTrainer(Trainer):
+    """
+    [`~transformers.Trainer`] with the losses of text and scores kept apart.
+
+    Args:
+        model (`PreTrainedModel`): A model of this package, or peft's wrapper of one.
+        args ([`SplitLossConfig`], *optional*): Options.
+        data_collator (callable, *optional*): Makes batches of rows; by default a [`RatingCollator`].
+        processing_class (`ProcessorMixin`): The model's processor.
+        **kwargs: As in the parent: `train_dataset`, `eval_dataset`, `compute_metrics`, `callbacks`, `model_init`, …
+
+    Raises:
+        TypeError: If `args` is no [`SplitLossConfig`].
+        ValueError: If a part that is to be frozen, or to have its own learning rate, does not exist.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model=None, args=None, data_collator=None, processing_class=None, **kwargs):
+        args = SplitLossConfig() if args is None else args
+        if not isinstance(args, SplitLossConfig):
+            raise TypeError(f"Got args of type {type(args).__name__}; SplitLossTrainer needs a SplitLossConfig.")
+        if args.should_save:
+            check_writable(args.output_dir)
+        if model is not None:
+            freeze_parts(model, args.freeze or ())
+        super().__init__(
+            model=model, args=args, data_collator=data_collator, processing_class=processing_class, **kwargs
+        )
+        if data_collator is None and processing_class is not None:
+            self.data_collator = RatingCollator(processing_class, self.model.config)
+        checked_parts(self.model, self.args.learning_rates or ())
+        self._training_losses, self._evaluation_losses = LossMeans(), LossMeans()
+
+    def call_model_init(self, trial=None) -> nn.Module:
+        """A fresh model, frozen as the options say."""
+        model = super().call_model_init(trial)
+        freeze_parts(model, self.args.freeze or ())
+        return model
+
+    def train(self, *args, **kwargs):
+        """As in the parent, if the disk has room for a checkpoint."""
+        if self.args.should_save:
+            saves = self.args.save_strategy != "no"
+            needed = checkpoint_bytes(
+                self.model, only_trained=self._saves_adapter(), with_optimizer=saves and not self.args.save_only_model
+            )
+            check_space(self.args.output_dir, needed)
+        return super().train(*args, **kwargs)
+
+    # ---- losses -------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, Counts]:
+        """The batches of one step, and the text tokens and scores in those of all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        local = [target_counts(batch) for batch in batches]
+        names = ("text", "scores")
+        counts = torch.stack(
+            [sum((c[name] for c in local), start=torch.zeros(())).to(device) for name in names]
+        )  # (2,)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        counts = counts / self.get_tp_size()  # tensor-parallel processes read the same batches
+        self._mark_score_head(counts[1])
+        return batches, dict(zip(names, counts, strict=True))
+
+    def _mark_score_head(self, scores: torch.Tensor) -> None:
+        """Say in the config that the score head is trained, as soon as there is a step with scores in it."""
+        config = self.model.config
+        if getattr(config, "score_head_trained", True) or not scores > 0:
+            return
+        config.score_head_trained = any(p.requires_grad for _, p in named_parts(self.model)["score_head"])
+
+    def compute_loss(
+        self, model, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Counts | None = None
+    ):
+        """
+        The weighted loss; in training its parts are divided by the counts of the whole step.
+
+        Args:
+            model (`nn.Module`): The model, wrapped or not.
+            inputs (`dict`): A batch.
+            return_outputs (`bool`, *optional*, defaults to `False`): Also return the model's output.
+            num_items_in_batch (`dict`, *optional*): What [`~SplitLossTrainer.get_batch_samples`] counted; without it,
+                in evaluation, the parts are means over this batch.
+        """
+        inputs = dict(inputs)
+        if not self.args.text_weight:
+            inputs.pop("labels", None)  # no logits for text that does not count
+        local = target_counts(inputs)
+        counts = local if num_items_in_batch is None else num_items_in_batch
+        outputs = model(**inputs, loss_weights=self.args.loss_weights, loss_counts=counts)
+        loss = outputs["loss"]
+        if num_items_in_batch is None:
+            self._evaluation_losses.add(outputs, counts, local)
+        else:
+            self._training_losses.add(outputs, counts, local)
+            # gradients are averaged over processes, but the counts are sums over them
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in the parent, with the parts of the loss by name."""
+        if "loss" in logs:
+            logs |= {f"{name}_loss": value for name, value in self._training_losses.flush(self.accelerator).items()}
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """As in the parent; the loss and its parts are means over all tokens and scores, not over batches."""
+        self._evaluation_losses.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._evaluation_losses.flush(self.accelerator)
+        if means:
+            loss = sum(self.args.loss_weights[name] * value for name, value in means.items())
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
+        output.metrics.update({f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()})
+        return output
+
+    # ---- what is trained, in which order ------------------------------------------------------------------------
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """As in the parent, with the learning rates of the parts."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.args.learning_rates:
+            parts = named_parts(self.model if model is None else model)
+            rates = {
+                parameter: rate
+                for part, rate in self.args.learning_rates.items()
+                for _, parameter in parts.get(part, ())
+            }
+            optimizer.param_groups = [
+                piece for group in optimizer.param_groups for piece in split_by_rate(group, rates)
+            ]
+        return optimizer
+
+    def _get_train_sampler(self, train_dataset=None):
+        """As in the parent, which cannot tell how long a row becomes that is not yet tokenised."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not hasattr(self.data_collator, "length"):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, dataset, [self.data_collator.length(row) for row in dataset])
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if getattr(self, "_is_staging", False) else folder
+
+    def _save_checkpoint(self, model, trial) -> None:
+        if self.args.push_to_hub:  # which uploads from the folder in the background while training goes on
+            super()._save_checkpoint(model, trial)
+            return
+        folder = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._is_staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_staging = False
+        self.accelerator.wait_for_everyone()
+        if self.state.best_model_checkpoint == str(folder / UNFINISHED / name):
+            self.state.best_model_checkpoint = str(folder / name)
+        if self.args.should_save:
+            self.state.save_to_json(str(folder / UNFINISHED / name / "trainer_state.json"))
+            publish(folder / UNFINISHED / name, folder / name)
+            (folder / UNFINISHED).rmdir()
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+            (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
+
+    def _saves_adapter(self) -> bool:
+        return False
+
+
+class LossMeans:
+    """Sums of the parts of the loss and of what they are summed over, since the last `flush`."""
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.sums = {name: torch.zeros(()) for name in LOSSES}
+        self.counts = {name: torch.zeros(()) for name in LOSSES}
+
+    def add(self, outputs, divided_by: Counts, local: Counts) -> None:
+        """Take the parts of one forward pass, which were divided by one count and are sums over another."""
+        for name in LOSSES:
+            value = outputs.get(f"{name}_loss")
+            if value is not None:
+                kind = "text" if name == "text" else "scores"
+                self.sums[name] = self.sums[name].to(value.device) + value * divided_by[kind].to(value.device).clamp(1)
+                self.counts[name] = self.counts[name].to(value.device) + local[kind].to(value.device)
+
+    def flush(self, accelerator) -> dict[str, float]:
+        """Means over all processes, by name; a part that nothing was summed over is left out."""
+        totals = torch.stack([torch.stack([self.sums[name], self.counts[name]]) for name in LOSSES]).float()  # (4, 2)
+        if accelerator.num_processes > 1:
+            totals = accelerator.reduce(totals.to(accelerator.device), "sum")
+        self.clear()
+        return {name: total / count for name, (total, count) in zip(LOSSES, totals.tolist(), strict=True) if count}
+
+
+def target_counts(batch: dict[str, Any]) -> Counts:
+    """
+    How many text tokens (`text`) and scores (`scores`) of a batch have a target, as tensors on its device.
+    """
+    counts = {"text": torch.zeros(()), "scores": torch.zeros(())}
+    if (labels := batch.get("labels")) is not None:
+        counts["text"] = (labels[:, 1:] != -100).sum()  # the first token is predicted by none
+    known = [~scores.isnan() for scores in [batch.get("scores")] if scores is not None]  # (B, A)
+    known += [~votes.isnan().any(-1) for votes in [batch.get("votes")] if votes is not None]  # (B, A)
+    if known:
+        rated = torch.stack(known).any(0)  # (B, A)
+        counts["scores"] = (rated & has_slot(batch.get("slot_attributes"), rated)).sum()
+    return counts
+
+
+def has_slot(slot_attributes: torch.Tensor | None, rated: torch.Tensor) -> torch.Tensor:
+    """Which attributes `(B, A)` the sentence of each row holds; all where nothing says otherwise."""
+    if slot_attributes is None:
+        return torch.ones_like(rated)
+    attributes = torch.arange(rated.shape[1], device=rated.device)
+    return (slot_attributes.to(rated.device).unsqueeze(-1) == attributes).any(1)  # (B, S, A) → (B, A)
+
+
+def split_by_rate(group: dict[str, Any], rates: dict[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """A parameter group as one group per learning rate."""
+    by_rate: dict[float, list] = {}
+    for parameter in group["params"]:
+        by_rate.setdefault(rates.get(parameter, group["lr"]), []).append(parameter)
+    return [group | {"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
+
+
+__all__ = ["SplitLossTrainer"]

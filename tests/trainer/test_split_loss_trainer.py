@@ -1,0 +1,369 @@
+"""The Trainer: losses by global counts, parts of the model, checkpoints, several processes, resuming after a kill."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny_training
+import torch
+from tiny import scorer_parts
+from tiny_training import ATTRIBUTES, curve, rows, trainer
+from transformers import Trainer, TrainingArguments
+
+from roc4mllm import ROC4MLLMForImageAesthetics
+from roc4mllm.trainer.model_parts import describe_trainable, named_parts
+from roc4mllm.trainer.rating_collator import RatingCollator
+from roc4mllm.trainer.split_loss_config import SplitLossConfig
+from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, target_counts
+
+PARTS = ["vision_tower", "connector", "language_model", "score_head"]
+
+
+def start(*arguments, processes: int = 0) -> subprocess.Popen:
+    """`tiny_training.py` in processes of its own."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes else []), tiny_training.__file__, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What it printed, once it has ended."""
+    return process.communicate(timeout=240)[0]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def moved(before: dict, model) -> set[str]:
+    """Names of the parameters that a training has changed."""
+    return {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_curve_does_not_depend_on_how_a_batch_is_cut_up(tmp_path):
+    process = start("curve", tmp_path / "two", processes=2)
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    parts = trainer(tmp_path / "parts", per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    parts.train()
+    printed = finish(process)
+    assert process.returncode == 0, printed
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert two["processes"] == 2
+    expected = curve(whole)
+    assert len(expected) == 6
+    assert max(line["loss"] for line in expected) - min(line["loss"] for line in expected) > 0.1
+    for other in (curve(parts), two["curve"]):
+        for line, wanted in zip(other, expected, strict=True):
+            assert line == pytest.approx(wanted, rel=2e-5)
+    evaluation = whole.evaluate()
+    for name in ("eval_loss", "eval_text_loss", "eval_ce_loss"):  # 7 rows in two processes: one row counts twice
+        assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=0.2)
+    assert (tmp_path / "two" / "checkpoint-6" / "model.safetensors").is_file()
+    assert not (tmp_path / "two" / "unfinished").exists()
+
+
+def test_a_mean_over_micro_batches_would_give_another_curve(tmp_path):
+    """The rows differ so much in length and ratings that the test above can fail."""
+
+    class MeanOfMeans(SplitLossTrainer):
+        def get_batch_samples(self, *args):
+            batches, counts = super().get_batch_samples(*args)
+            return batches, {name: count / len(batches) for name, count in counts.items()}
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            counts = num_items_in_batch and target_counts(inputs)
+            loss = super().compute_loss(model, inputs, num_items_in_batch=counts)
+            return loss / 4 if num_items_in_batch else loss
+
+    whole = trainer(tmp_path, max_steps=1)
+    whole.train()
+    model, processor = scorer_parts("llava", ATTRIBUTES)
+    args = SplitLossConfig(
+        **whole.args.to_dict() | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    )
+    wrong = MeanOfMeans(model=model, args=args, processing_class=processor, train_dataset=rows())
+    wrong.train()
+    assert abs(wrong.state.log_history[0]["loss"] - whole.state.log_history[0]["loss"]) > 1e-2
+
+
+def test_the_logged_loss_is_the_weighted_sum_of_its_logged_parts(tmp_path):
+    trained = trainer(tmp_path, text_weight=0.5, smooth_l1_weight=2.0, ce_weight=3.0, emd_weight=0.25)
+    trained.train()
+    for line in trained.state.log_history[:6] + [trained.evaluate()]:
+        prefix = "eval_" if "eval_loss" in line else ""
+        part = {name: line[f"{prefix}{name}_loss"] for name in ("text", "smooth_l1", "ce", "emd")}
+        expected = 0.5 * part["text"] + 2.0 * part["smooth_l1"] + 3.0 * part["ce"] + 0.25 * part["emd"]
+        assert line[f"{prefix}loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_evaluation_loss_does_not_depend_on_the_batch_size(tmp_path):
+    found = [trainer(tmp_path, per_device_eval_batch_size=size).evaluate() for size in (1, 3, 7)]
+    for name in ("eval_loss", "eval_text_loss", "eval_smooth_l1_loss", "eval_ce_loss", "eval_emd_loss"):
+        assert [line[name] for line in found] == pytest.approx([found[0][name]] * 3, rel=1e-5)
+
+
+def test_counts_are_those_of_supervised_tokens_and_rated_slots():
+    labels = torch.tensor([[5, -100, 7, 8], [-100, 6, -100, -100]])  # the 5 is predicted by no position
+    nan = float("nan")
+    scores = torch.tensor([[1.0, nan], [2.0, 3.0]])
+    votes = torch.full((2, 2, 3), nan)
+    votes[0, 1] = 1.0
+    counts = target_counts({"labels": labels, "scores": scores, "votes": votes})
+    assert (counts["text"], counts["scores"]) == (3, 4)
+    slots = torch.tensor([[0, 1], [1, -1]])  # the second sentence does not ask for the first attribute
+    assert target_counts({"scores": scores, "slot_attributes": slots})["scores"] == 2
+    assert target_counts({"input_ids": labels}) == {"text": 0, "scores": 0}
+
+
+def test_text_without_weight_costs_no_logits_and_no_training(tmp_path):
+    trained = trainer(tmp_path, text_weight=0.0, weight_decay=0.0)
+    head = trained.model.get_output_embeddings()
+    rows_of_text = []
+    head.register_forward_hook(lambda module, args, logits: rows_of_text.append(logits.shape[1]))
+    before = head.weight.detach().clone()
+    trained.train()
+    assert set(rows_of_text) == {0}
+    assert torch.equal(head.weight, before)
+    assert "text_loss" not in trained.state.log_history[0]
+
+
+def test_the_plain_trainer_gets_the_mean_loss_of_the_same_batch(tmp_path):
+    ours = trainer(tmp_path, max_steps=1, loss_preset="paper")
+    ours.train()
+    model, processor = scorer_parts("llava", ATTRIBUTES)
+    plain = Trainer(
+        model=model,
+        args=TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=8,
+            max_steps=1,
+            learning_rate=1e-3,
+            logging_steps=1,
+            seed=3,
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            label_names=["scores"],
+            save_strategy="no",
+        ),  # fmt: skip
+        data_collator=RatingCollator(processor, model.config),
+        train_dataset=rows(),
+    )
+    plain.train()
+    assert plain.state.log_history[0]["loss"] == pytest.approx(ours.state.log_history[0]["loss"], rel=1e-6)
+
+
+def test_default_metrics_are_those_of_the_field(tmp_path):
+    found = trainer(tmp_path).evaluate()
+    assert {"eval_srcc", "eval_plcc", "eval_mae", "eval_rmse", "eval_srcc_sharpness"} <= set(found)
+    assert -1 <= found["eval_srcc"] <= 1
+
+
+# ---- parts of the model ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "smolvlm", "gemma3"])
+def test_all_that_is_trainable_moves_and_nothing_that_is_frozen(tmp_path, kind):
+    unused = without_gradient(kind)
+    trained = trainer(tmp_path, kind, freeze=["connector"], max_steps=3, weight_decay=0.0)
+    before = weights(trained.model)
+    trained.train()
+    frozen = {name for name, _ in named_parts(trained.model)["connector"]}
+    trainable = {name for name, value in trained.model.named_parameters() if value.requires_grad}
+    assert frozen == set(before) - trainable
+    assert frozen
+    assert trainable - moved(before, trained.model) == unused - frozen
+    assert not moved(before, trained.model) & frozen
+
+
+def without_gradient(kind: str) -> set[str]:
+    """What the backbone itself leaves out of its forward pass (LLaVA reads the last but one layer of its tower)."""
+    model, processor = scorer_parts(kind, ATTRIBUTES)
+    batch = RatingCollator(processor, model.config)(rows(8))
+    inputs = {name: value for name, value in batch.items() if name not in ("slot_attributes", "scores", "votes")}
+    model.backbone(**inputs).loss.backward()
+    return {f"backbone.{name}" for name, value in model.backbone.named_parameters() if value.grad is None}
+
+
+def test_each_part_has_its_learning_rate(tmp_path):
+    rates = {"score_head": 1e-2, "vision_tower": 0.0}
+    trained = trainer(tmp_path, learning_rates=rates, lr_scheduler_type="constant", weight_decay=0.01)
+    before = weights(trained.model)
+    trained.train()
+    parts = {part: {name for name, _ in named} for part, named in named_parts(trained.model).items()}
+    assert sorted(parts) == sorted(PARTS)
+    by_parameter = {p: group["lr"] for group in trained.optimizer.param_groups for p in group["params"]}
+    for part, named in named_parts(trained.model).items():
+        assert {by_parameter[p] for _, p in named} == {rates.get(part, 1e-3)}
+    assert not moved(before, trained.model) & parts["vision_tower"]
+    step = {
+        part: max((before[n] - p).abs().max() for n, p in named) for part, named in named_parts(trained.model).items()
+    }
+    assert step["score_head"] > 3 * step["language_model"] > 0
+
+
+def test_unknown_parts_are_refused_with_those_of_the_model(tmp_path):
+    with pytest.raises(ValueError, match="no part tower; its parts are .*vision_tower"):
+        trainer(tmp_path, freeze=["tower"])
+    with pytest.raises(ValueError, match="no part head"):
+        trainer(tmp_path, learning_rates={"head": 1e-3})
+
+
+def test_trainable_parameters_are_described_by_part(tmp_path):
+    trained = trainer(tmp_path, freeze=["vision_tower", "connector"])
+    line = describe_trainable(trained.model)
+    total = sum(p.numel() for p in trained.model.parameters())
+    count = sum(p.numel() for p in trained.model.parameters() if p.requires_grad)
+    assert f"{count:,} of {total:,} parameters" in line
+    assert "vision_tower frozen" in line
+    assert f"score_head {trained.model.score_head.weight.numel()}" in line
+
+
+def test_training_marks_the_score_head_as_trained_if_there_were_scores(tmp_path):
+    for data, options, expected in [
+        (rows(8), {}, True),
+        ([{"image": row["image"], "comment": "calm"} for row in rows(8)], {}, False),
+        (rows(8), {"freeze": ["score_head"]}, False),
+    ]:
+        trained = trainer(tmp_path, max_steps=1, train_dataset=data, eval_dataset=None, **options)
+        trained.model.config.score_head_trained = False
+        trained.train()
+        assert trained.model.config.score_head_trained is expected
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
+    """Of Qwen2-VL, LLaVA and Gemma 3, whose weights transformers 5.23 by itself does not restore."""
+    kinds = ("qwen2_vl", "llava", "gemma3")
+    killed = [start("kill", tmp_path / kind, kind) for kind in kinds]
+    for kind, process in zip(kinds, killed, strict=True):
+        whole = trainer(tmp_path / f"{kind}-whole", kind)
+        fresh = weights(whole.model)
+        whole.train()
+        printed = finish(process)
+        assert process.returncode == -signal.SIGKILL, printed
+        assert [path.name for path in (tmp_path / kind).iterdir()] == ["checkpoint-2"]
+        resumed = trainer(tmp_path / kind, kind, save_strategy="steps", save_steps=2)
+        resumed.train(resume_from_checkpoint=True)
+        assert resumed.state.global_step == 6
+        assert len(moved(fresh, whole.model)) > 20
+        for name, value in whole.model.named_parameters():
+            torch.testing.assert_close(dict(resumed.model.named_parameters())[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_has_its_name_only_when_it_is_complete(tmp_path, monkeypatch):
+    seen = []
+    trained = trainer(tmp_path, save_strategy="steps", save_steps=2, save_total_limit=2, max_steps=6)
+    save_rng = trained._save_rng_state
+
+    def look(folder):
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+        save_rng(folder)
+
+    monkeypatch.setattr(trained, "_save_rng_state", look)
+    trained.train()
+    assert seen == [["unfinished"], ["checkpoint-2", "unfinished"], ["checkpoint-2", "checkpoint-4", "unfinished"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    names = {path.name for path in (tmp_path / "checkpoint-6").iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "trainer_state.json", "training_args.json"} <= names
+    assert "training_args.bin" not in names
+
+
+def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    trained = trainer(
+        tmp_path, save_total_limit=1, load_best_model_at_end=True, metric_for_best_model="loss", max_steps=4,
+        greater_is_better=True, **options,
+    )  # fmt: skip
+    trained.train()
+    losses = {line["step"]: line["eval_loss"] for line in trained.state.log_history if "eval_loss" in line}
+    best = max(losses, key=losses.get)  # the worst, so that it is not the last
+    assert best != 4
+    assert trained.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{best}")
+    assert trained.evaluate()["eval_loss"] == pytest.approx(losses[best], rel=1e-5)
+    state = json.loads((tmp_path / f"checkpoint-{best}" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / f"checkpoint-{best}")
+    loaded = ROC4MLLMForImageAesthetics.from_pretrained(tmp_path / f"checkpoint-{best}")
+    assert loaded.config.score_head_trained
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="nothing can be written to .*file/out"):
+        trainer(tmp_path / "file" / "out")
+
+
+def test_a_full_disk_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    trained = trainer(tmp_path, save_strategy="steps")
+    size = sum(p.numel() * p.element_size() for p in trained.model.parameters())
+    usage = __import__("shutil").disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage._replace(free=3 * size - 1))
+    with pytest.raises(OSError, match="one checkpoint takes about"):
+        trained.train()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage._replace(free=3 * size))
+    trained.args.save_strategy = "no"
+    trained.train()
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+
+def test_presets_and_single_weights():
+    assert SplitLossConfig().loss_weights == {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0}
+    assert SplitLossConfig(loss_preset="paper-ava").loss_weights["ce"] == 1.0
+    script = SplitLossConfig(loss_preset="authors-script", emd_weight=0.5).loss_weights
+    assert script == {"text": 1.0, "smooth_l1": 0.0, "ce": 10.0, "emd": 0.5}
+    config = SplitLossConfig()
+    assert (config.learning_rate, config.per_device_train_batch_size, config.num_train_epochs) == (2e-5, 16, 2.0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"loss_preset": "papre"}, "paper, paper-ava, authors-script; got 'papre'"),
+        ({"text_weight": -1.0}, "at least 0"),
+        ({"text_weight": 0.0, "smooth_l1_weight": 0.0}, "one of them above"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+        ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SplitLossConfig(**options)
+
+
+def test_other_arguments_than_ours_are_refused(tmp_path):
+    model, processor = scorer_parts("llava")
+    with pytest.raises(TypeError, match="needs a SplitLossConfig"):
+        SplitLossTrainer(model=model, args=TrainingArguments(str(tmp_path)), processing_class=processor)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "smolvlm"])
+def test_rows_are_grouped_by_length(tmp_path, kind):
+    trained = trainer(tmp_path, kind, train_sampling_strategy="group_by_length", per_device_train_batch_size=4)
+    data = rows(24)
+    lengths = [trained.data_collator.length(row) for row in data]
+    assert len(set(lengths)) > 3
+    order = list(trained._get_train_sampler())
+    assert sorted(order) == list(range(24))
+    batches = [[lengths[index] for index in order[start : start + 4]] for start in range(0, 24, 4)]
+    mixed = [lengths[start : start + 4] for start in range(0, 24, 4)]
+    assert sum(max(b) - min(b) for b in batches) < sum(max(b) - min(b) for b in mixed)
+    trained.train()
+
+
+def test_gradient_checkpointing_gives_the_same_curve(tmp_path):
+    plain, checkpointed = trainer(tmp_path, max_steps=3), trainer(tmp_path, max_steps=3, activation_checkpointing=True)
+    for trained in (plain, checkpointed):
+        trained.train()
+    assert checkpointed.model.backbone.is_activation_checkpointing
+    for line, wanted in zip(curve(checkpointed), curve(plain), strict=True):
+        assert line == pytest.approx(wanted, rel=1e-4)
