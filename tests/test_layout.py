@@ -30,7 +30,7 @@ ARROWS = {
     "cli": SHIPPED_FOLDERS | {"__init__", "datasets_scripts", "hub", "inference", "trainer"},
 }
 ALLOWED_LIBRARIES = {
-    "modeling_roc4mllm": {"torch", "transformers", "huggingface_hub"},
+    "modeling_roc4mllm": {"torch", "transformers", "huggingface_hub", "safetensors"},
     "processing_roc4mllm": {"torch", "transformers", "PIL", "numpy"},
 }
 VAGUE_NAMES = {"utils.py", "common.py", "base.py"}

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import pipeline
+from transformers import AutoModel, AutoProcessor, pipeline
 
-from roc4mllm.processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
+from ..modeling_roc4mllm.adapter_loading_roc4mllm import find_adapter
+from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
 
 
-def load_scorer(model: Any = None, **kwargs: Any) -> ImageAestheticsPipeline:
+def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> ImageAestheticsPipeline:
     """
     The image-aesthetics pipeline on a model, without trusting any code in the model's folder.
 
@@ -19,23 +21,51 @@ def load_scorer(model: Any = None, **kwargs: Any) -> ImageAestheticsPipeline:
 
     Args:
         model (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
-            Hub name, folder or model (then also pass `processor`); the bundled `roc4mllm-tiny` by default.
+            Hub name, folder, adapter or model (then also pass `processor`); the bundled `roc4mllm-tiny` by default.
+        backbone (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
+            For an adapter: stands in for the model that it was trained on, where that has moved.
         **kwargs:
             As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `batch_size`,
             `num_workers`, `allow_untrained`, …
 
     Raises:
         ValueError: If the model cannot score pictures, was never trained to, or lacks its processor.
-        OSError: If there is no such model.
+        OSError: If there is no such model, or not the one that an adapter was trained on.
     """
     if model is None:
         model = BUNDLED_CHECKPOINT
     if isinstance(model, Path):
         model = str(model)
-    scorer: ImageAestheticsPipeline = pipeline(
-        "image-aesthetics", model=model, pipeline_class=ImageAestheticsPipeline, **kwargs
-    )
+    if isinstance(model, str) and find_adapter(model, **hub_options(kwargs)):
+        kwargs = load_adapter_parts(model, backbone, kwargs)
+    elif backbone is not None:
+        raise TypeError(f"{model!r} is a whole model; `backbone=` is for an adapter.")
+    else:
+        kwargs["model"] = model
+    scorer: ImageAestheticsPipeline = pipeline("image-aesthetics", pipeline_class=ImageAestheticsPipeline, **kwargs)
     return scorer
+
+
+def load_adapter_parts(name: str, backbone: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    What `pipeline` needs for an adapter: loaded here, because it hides in pages of tracebacks why a model was not
+    found, and would hand the backbone to the processor too.
+    """
+    hub = hub_options(kwargs)
+    options = {"backbone": backbone, **(kwargs.get("model_kwargs") or {}), **hub}
+    options |= {option: kwargs[option] for option in ("dtype", "device_map") if option in kwargs}
+    config = ROC4MLLMConfig.from_pretrained(name, **hub)
+    model = AutoModel.from_pretrained(name, config=config, **options)
+    processor = kwargs.get("processor") or AutoProcessor.from_pretrained(name, **hub)
+    done = {*hub, "model_kwargs", "dtype", "device_map"}
+    rest = {option: value for option, value in kwargs.items() if option not in done}
+    return rest | {"model": model, "processor": processor}
+
+
+def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Which of the options of a pipeline say where on the Hub, or in which cache, a model lies."""
+    given = kwargs | (kwargs.get("model_kwargs") or {})
+    return {name: given[name] for name in ("revision", "token", "local_files_only", "cache_dir") if name in given}
 
 
 __all__ = ["BUNDLED_CHECKPOINT", "load_scorer"]

@@ -23,6 +23,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.utils import logging
 
+from .adapter_loading_roc4mllm import find_adapter, load_adapter
+from .adapter_roc4mllm import drop_adapter, has_adapter, save_adapter
 from .backbone_roc4mllm import (
     HeadInput,
     ScoreHead,
@@ -366,25 +368,65 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         """Resize the backbone's embeddings, which keeps tied weights tied."""
         return head_owner(self.backbone).resize_token_embeddings(*args, **kwargs)
 
-    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
+    def save_pretrained(
+        self,
+        save_directory,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        save_original_format: bool = False,
+        **kwargs,
+    ):
         """
         As in the parent, safetensors, with keys equal to module names by default: the Trainer's resume and
         load-best-model use a plain `load_state_dict` that silently skips keys in a backbone's legacy layout
-        (transformers 5.23, trainer.py `_load_from_checkpoint`).
+        (transformers 5.23, trainer.py `_load_from_checkpoint`). Of a model with an adapter only the adapter is saved.
         """
         if self._auto_class is not None:  # transformers writes one auto class by itself
             reference = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
             known = getattr(self.config, "auto_map", None) or {}
             self.config.auto_map = known | {"AutoModelForImageTextToText": reference}
-        return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+        if has_adapter(self):
+            if kwargs.get("push_to_hub"):
+                raise ValueError("To publish an adapter, save it, then call model.push_to_hub(name).")
+            if is_main_process:
+                save_adapter(self, save_directory, state_dict)
+            return
+        super().save_pretrained(
+            save_directory,
+            is_main_process=is_main_process,
+            state_dict=state_dict,
+            save_original_format=save_original_format,
+            **kwargs,
+        )
+        if is_main_process:
+            drop_adapter(save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, backbone=None, **kwargs):
         """
         As in the parent, from safetensors only; remembers the revision for the records of the pipeline.
+
+        An adapter, as training with LoRA saves it, is loaded together with the model that it names; `dtype`,
+        `device_map`, `quantization_config`, … are for that model.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Hub name or folder of a model or adapter.
+            backbone (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Of an adapter: stands in for the model
+                that it names, where that has moved or must be trusted to run code of its own.
+
+        Raises:
+            OSError: If a file is missing, or the model that an adapter names.
+            ImportError: If an adapter is to be loaded without peft.
         """
         kwargs["use_safetensors"] = True
-        model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        folder = find_adapter(pretrained_model_name_or_path, **kwargs)
+        if folder is not None:
+            model = load_adapter(cls, pretrained_model_name_or_path, folder, backbone, **kwargs)
+            model = (model, {}) if kwargs.get("output_loading_info") else model  # it would have raised
+        elif backbone is not None:
+            raise TypeError(f"{pretrained_model_name_or_path!r} is a whole model; `backbone=` is for an adapter.")
+        else:
+            model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         loaded = model[0] if isinstance(model, tuple) else model  # a tuple with output_loading_info
         revision = kwargs.get("revision")  # huggingface_hub keeps the commit beside the name that was asked for
         loaded.loaded_revision = getattr(revision, "resolved", revision)

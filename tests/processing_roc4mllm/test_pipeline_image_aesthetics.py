@@ -336,9 +336,12 @@ class TestFolders:
         record = load_scorer("user/scorer", model_kwargs={"cache_dir": str(tmp_path)})(photo(0))
         assert (record["model"], record["revision"], record["error"]) == ("user/scorer", commit, None)
 
-    def test_bfloat16(self, folder, scorer):
-        record = load_scorer(folder, dtype="bfloat16")(photo(0))
+    def test_bfloat16(self, folder, scorer, tmp_path):
+        rounded = load_scorer(folder, dtype="bfloat16")
+        record = rounded(photo(0))
         assert record["normalized"] == pytest.approx(scorer(photo(0))["normalized"], abs=0.1)
+        rounded.save_pretrained(tmp_path)
+        assert load_scorer(tmp_path)(photo(0))["score"] == record["score"]
 
     def test_a_backbone_is_no_scorer(self, tmp_path):
         model, processor = backbone("llava")
