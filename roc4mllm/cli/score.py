@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..inference.load_scorer import load_scorer
+from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
 from ..inference.score_files import PictureInput, expand_inputs, score_inputs
 from ..inference.score_table import (
     Row,
@@ -56,10 +56,11 @@ def load(args: argparse.Namespace) -> Any:
     """The scorer. Whatever keeps it from loading is for the user to change, so it becomes a ValueError."""
     name = args.model or "the bundled model"
     if args.model and looks_like_folder(args.model) and not os.path.isdir(args.model):
-        raise ValueError(f"there is no folder {args.model!r}; -m takes a folder or a Hub name as in user/model")
+        raise ValueError(f"there is no folder {args.model!r}; a model is a folder or a Hub name as in user/model")
+    bundled = args.model == BUNDLED_CHECKPOINT.name and not os.path.isdir(args.model)  # no Hub name: no user
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
-        return load_scorer(args.model, allow_untrained=args.allow_untrained, **options)
+        return load_scorer(None if bundled else args.model, allow_untrained=args.allow_untrained, **options)
     # the last three: a device that torch lacks, a config with wrong values
     except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")

@@ -1,0 +1,88 @@
+"""`roc4mllm evaluate`: a model against rated pictures, as a table, as JSON and as a folder with plots."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..inference.score_table import shown
+from ..trainer.evaluation import evaluate_scorer
+from ..trainer.evaluation_report import NO_PLOTS, check_folder, format_text, has_matplotlib, write_report
+from ..trainer.rating_data import RatedPictures, read_ratings
+from ..trainer.rating_rows import ColumnRoles, assign_attribute
+from ..trainer.rating_sources import open_source
+from .score import choose_attributes, load
+
+OPTIONS = {
+    "skip_bad_rows": "--skip-bad-rows", "rescale=True": "--rescale", "score_range": "--score-range", "cut=": "--cut "
+}  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate `args.model` on `args.data`; 1 if no picture could be scored, else 0."""
+    if args.output is not None:
+        check_folder(args.output)
+    try:
+        columns = open_source(args.data, args.split).columns  # a wrong path is told before a model is loaded
+        scorer = load(args)
+        attributes = rated_attributes(args, columns, scorer.model.config)
+        rated = read_rated(args, attributes)
+        options = {name: getattr(args, name) for name in ("batch_size", "num_workers", "cut", "by", "bootstraps")}
+        options |= {"seed": args.seed, "rescale": args.rescale, "data": data_name(args)}
+        evaluation = evaluate_scorer(scorer, rated, attributes=attributes, **options)
+    except ValueError as error:
+        raise ValueError(in_options(str(error))) from error
+    if args.json:
+        print(json.dumps(evaluation.to_dict(), indent=2))
+    else:
+        print("\n".join(map(shown, format_text(evaluation).split("\n"))))
+    if args.output is not None:
+        print(f"{', '.join(write_report(evaluation, args.output))} written to {args.output}", file=sys.stderr)
+        if not has_matplotlib():
+            print(NO_PLOTS, file=sys.stderr)
+    return 0 if len(evaluation.failures) < len(evaluation.pictures) else 1
+
+
+def rated_attributes(args: argparse.Namespace, columns: list[str], config: Any) -> list[str]:
+    """What to compare: what the user names, or all that the model scores and the data have columns for."""
+    known = choose_attributes(args.attributes, config)
+    if args.attributes:
+        return known
+    roles = ColumnRoles()
+    for name in known:
+        assign_attribute(roles, name, {column.casefold(): column for column in reversed(columns)}, known)
+    names = [name for name in known if name in roles.scores or name in roles.votes]
+    if not names:
+        raise ValueError(
+            f"the model scores {', '.join(known)}, and {args.data} has no column for any of it: it has "
+            f"{', '.join(columns)}. Name the main attribute's column 'score', or the columns as the attributes"
+        )
+    return names
+
+
+def read_rated(args: argparse.Namespace, attributes: list[str]) -> RatedPictures:
+    """The data, with what the reading noticed on stderr."""
+    rated = read_ratings(
+        args.data,
+        attributes=attributes,
+        score_range=args.score_range,
+        split=args.split,
+        pictures=args.pictures,
+        skip_bad_rows=args.skip_bad_rows,
+    )
+    for warning in rated.warnings:
+        if "guessed from scores" not in warning:  # a guess gives way to the model's range, which the table says
+            print(shown(f"roc4mllm: {warning}"), file=sys.stderr)
+    return rated
+
+
+def data_name(args: argparse.Namespace) -> str:
+    """The data as the user named them."""
+    return args.data if args.split is None else f"{args.data}, split {args.split}"
+
+
+def in_options(text: str) -> str:
+    """A message that names arguments of Python, with the options of the command instead."""
+    for argument, option in OPTIONS.items():
+        text = text.replace(argument, option)
+    return text
