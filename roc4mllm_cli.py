@@ -141,6 +141,94 @@ def add_filter(commands: Commands) -> None:
     parser.add_argument("--alias", metavar="NAME", help="the column to compare (default: score, else aesthetic_score)")
 
 
+def add_train(commands: Commands) -> None:
+    """`roc4mllm train`: ratings to a scorer."""
+    parser = commands.add_parser(
+        "train",
+        help="train a scorer on your own ratings",
+        description="Train a scorer on rated pictures: put a score head on a multimodal LLM (all weights, or LoRA), "
+        "or train a scorer on. Data, settings and output folder are checked before the first step.",
+        epilog="Settings come from CONFIG, then from flags. CONFIG and --set take every option of SplitLossConfig, "
+        "which has those of transformers' TrainingArguments; a name that is unknown is refused with the nearest known "
+        "one. Several devices: accelerate launch -m roc4mllm_cli train …",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,  # a flag that is not given must not overwrite the file's setting
+    )
+    parser.add_argument("config", nargs="?", default=None, metavar="CONFIG", help="a YAML file of settings")
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", help="rated pictures: .csv (path,score will do), .jsonl, .json, .parquet, a folder, …")
+    data.add_argument("--split", help="part of a data set, as in train")
+    data.add_argument("--pictures", metavar="DIR", help="folder that relative paths start from")
+    data.add_argument("--eval-data", metavar="DATA", help="rated pictures to judge on")
+    data.add_argument("--eval-split", metavar="SPLIT", help="part of that data set")
+    data.add_argument("--eval-share", type=share, metavar="Q", help="or this share of --data (default: 0.1; 0: none)")
+    data.add_argument("--attributes", type=names, metavar="A,B", help="what the columns rate, the main one first")
+    data.add_argument("--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="units of the scores")
+    data.add_argument("--skip-bad-rows", metavar="FILE", help="write bad rows to FILE (CSV) instead of stopping")
+    model = parser.add_argument_group("model")
+    model.add_argument("-m", "--model", help="multimodal LLM or scorer: a Hub name or a folder (default: the bundled)")
+    model.add_argument("-o", "--output-dir", metavar="DIR", help="folder of the trained scorer (default: scorer)")
+    model.add_argument("--num-levels", type=at_least(2), metavar="N", help="levels of a new score head (default: 10)")
+    model.add_argument("--lora", action="store_true", help="train low-rank adapters: tens of MB, far less memory")
+    model.add_argument("--lora-rank", type=at_least(1), metavar="R", help="their rank (default: 16)")
+    model.add_argument("--load-in-4bit", action="store_true", help="hold the frozen weights in 4 bits (QLoRA)")
+    model.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    model.add_argument("--attn-implementation", metavar="NAME", help="sdpa, flash_attention_2, …")
+    training = parser.add_argument_group("training")
+    training.add_argument("--loss-preset", metavar="NAME", help="paper (default), paper-ava or authors-script")
+    training.add_argument("--num-train-epochs", "--epochs", type=number, metavar="N", help="passes (default: 2)")
+    training.add_argument("--max-steps", type=at_least(1), metavar="N", help="stop after N steps instead")
+    training.add_argument(
+        "--per-device-train-batch-size", "--batch-size", type=at_least(1), metavar="N", help="pictures (default: 16)"
+    )
+    training.add_argument("--gradient-accumulation-steps", type=at_least(1), metavar="N", help="batches per step")
+    training.add_argument("--learning-rate", type=number, metavar="X", help="default: 2e-5, with --lora 2e-4")
+    training.add_argument("--freeze", type=names, metavar="A,B", help="parts that are not trained, as in vision_tower")
+    training.add_argument("--report-to", metavar="NAME", help="tensorboard, trackio, wandb (default: none)")
+    training.add_argument("--seed", type=at_least(0), metavar="N", help="of order and drawn weights (default: 42)")
+    training.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the folder")
+    training.add_argument("--tune", type=at_least(1), metavar="N", help="try N settings of search_space (optuna)")
+    training.add_argument("--set", action="append", metavar="NAME=VALUE", default=None, help="any other option")
+    training.add_argument("--dry-run", action="store_true", default=False, help="check and describe, train nothing")
+
+
+def add_evaluate(commands: Commands) -> None:
+    """`roc4mllm evaluate`: a model against rated pictures."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="compare a model's scores with ratings",
+        description="Score rated pictures and compare: SRCC, PLCC raw and after a logistic fit, KRCC, MAE, RMSE, "
+        "accuracy at a cut and EMD (where votes exist) with 95 % bootstrap intervals, and errors by segment of the "
+        "labels. A picture that cannot be scored is counted and listed, and is in no metric.",
+        epilog="The table goes to stdout. Columns are found by name: path (or image), score (or mean, mos, rating), "
+        "votes or r1 … r7, and one per further attribute. Exit code 1 if no picture could be scored.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a Hub name, a folder, or roc4mllm-tiny (the bundled one)")
+    parser.add_argument("data", metavar="DATA", help="a .csv, .json, .jsonl or .parquet file, a folder, or a data set")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="also write metrics.json, predictions.csv and plots")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--split", metavar="NAME", help="split of the data, as in test")
+    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures (default: that of the file)")
+    parser.add_argument("--attributes", type=names, metavar="A,B", help="what to compare (default: all that is rated)")
+    parser.add_argument("--by", metavar="COLUMN", help="also compare within each value of a column, as in theme")
+    parser.add_argument(
+        "--cut", type=number, metavar="X", help="score that divides good from bad (default: the middle; 5 for AVA)"
+    )
+    parser.add_argument(
+        "--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="range of the ratings, if not in the data"
+    )
+    parser.add_argument("--rescale", action="store_true", help="map predictions linearly to the range of the ratings")
+    parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
+    parser.add_argument("--bootstraps", type=at_least(0), default=1000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the resamples (default: 0)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")
+    parser.add_argument("--num-workers", type=at_least(0), default=0, metavar="N", help="processes that read pictures")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the model's own choice)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    parser.add_argument("--allow-untrained", action="store_true", help="accept a head that was never trained")
+
+
 def add_models(commands: Commands) -> None:
     """`roc4mllm models`: what there is to score with."""
     parser = commands.add_parser(
@@ -152,7 +240,7 @@ def add_models(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-COMMANDS = (add_score, add_filter, add_models)
+COMMANDS = (add_score, add_filter, add_train, add_evaluate, add_models)
 
 
 class Version(argparse.Action):

@@ -207,11 +207,15 @@ def comparisons(model: Scorer, prompt: Inputs, one: Inputs, five: Inputs) -> lis
     ]
 
 
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    return next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), platform.processor())
+
+
 def head(clock: str) -> str:
     """What stands above the rows: the set-up, the machine and the versions."""
     text, vision = (f"{part['hidden_size']} × {part['num_hidden_layers']}" for part in (TEXT, VISION))
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    cpu = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), platform.processor())
     return f"""# Scoring beside the backbone alone
 
 `python benchmarks/scoring.py --write`
@@ -220,8 +224,8 @@ LLaVA of random weights: Llama {text}, vocabulary {VOCABULARY}, CLIP {vision} at
 One picture, {PROMPT_TOKENS} prompt tokens, {SENTENCE_TOKENS} answer tokens per attribute.
 Times: median ratio of {PAIRS} interleaved pairs; in detail the middle half of the pairs and the median of each side.
 glibc keeps freed memory (`keep_freed_memory` in the script says why).
-{datetime.date.today()}; {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {torch.get_num_threads()} \
-thread(s) by {clock}; torch {torch.__version__}, transformers {transformers.__version__}.
+{datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \
+{torch.get_num_threads()} thread(s) by {clock}; torch {torch.__version__}, transformers {transformers.__version__}.
 
 | image tokens | what | limit | measured | detail | |
 |---:|---|---:|---:|---|---|

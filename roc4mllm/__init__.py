@@ -4,6 +4,9 @@ Image aesthetics assessment for transformers.
 Importing this package registers its models and the task "image-aesthetics" with transformers.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -33,6 +36,28 @@ PIPELINE_REGISTRY.register_pipeline(
     type="multimodal",
 )
 
+if TYPE_CHECKING:
+    from .trainer.lora_recipe import add_lora, merge_adapter
+    from .trainer.rating_data import read_ratings
+    from .trainer.split_loss_config import SplitLossConfig
+    from .trainer.split_loss_trainer import SplitLossTrainer
+
+# Imported when they are first asked for: scoring should not wait for what training needs.
+TRAINING = {
+    "SplitLossConfig": "split_loss_config",
+    "SplitLossTrainer": "split_loss_trainer",
+    "add_lora": "lora_recipe",
+    "merge_adapter": "lora_recipe",
+    "read_ratings": "rating_data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in TRAINING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".trainer.{TRAINING[name]}", __name__), name)
+
+
 __all__ = [
     "AestheticsOutput",
     "AutoModelForImageAesthetics",
@@ -40,6 +65,11 @@ __all__ = [
     "ROC4MLLMConfig",
     "ROC4MLLMForImageAesthetics",
     "ROC4MLLMProcessor",
+    "SplitLossConfig",
+    "SplitLossTrainer",
     "__version__",
+    "add_lora",
     "load_scorer",
+    "merge_adapter",
+    "read_ratings",
 ]

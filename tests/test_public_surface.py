@@ -17,8 +17,13 @@ PUBLIC_NAMES = [
     "ROC4MLLMConfig",
     "ROC4MLLMForImageAesthetics",
     "ROC4MLLMProcessor",
+    "SplitLossConfig",
+    "SplitLossTrainer",
     "__version__",
+    "add_lora",
     "load_scorer",
+    "merge_adapter",
+    "read_ratings",
 ]
 EXTRAS = {"train", "flash", "quant", "tune", "data", "plots", "serve", "demo", "bulk", "dev"}
 BASE_DEPENDENCIES = {"torch", "transformers", "huggingface-hub", "pillow", "numpy", "safetensors", "tqdm"}

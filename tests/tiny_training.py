@@ -85,8 +85,11 @@ def main() -> None:
     trained = trainer(folder, per_device_train_batch_size=4, save_strategy="steps", save_steps=6)
     trained.train()
     found = trained.evaluate()
+    checkpointed = trainer(folder, per_device_train_batch_size=4, activation_checkpointing=True, max_steps=2)
+    checkpointed.train()
     if trained.is_world_process_zero():
         result = {"curve": curve(trained), "evaluation": found, "processes": trained.args.world_size}
+        result["checkpointed"] = curve(checkpointed)
         (Path(folder) / "result.json").write_text(json.dumps(result))
 
 

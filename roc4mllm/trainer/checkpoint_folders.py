@@ -66,8 +66,8 @@ def find_checkpoint(folder: str | os.PathLike) -> str:
 
 
 def publish(unfinished: Path, final: Path) -> None:
-    """Give a finished folder its name; one that has the name already, from before a resume, makes room."""
-    if final.exists():
+    """Give a finished file or folder its name; a folder that has the name already, from an earlier run, makes room."""
+    if final.is_dir():
         shutil.rmtree(final)
     os.replace(unfinished, final)
 

@@ -59,6 +59,10 @@ class SplitLossConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            # Towers have layers that are never read (the last of LLaVA's). The Trainer looks for them only without
+            # checkpointing, because of its reentrant kind, which is no longer the default.
+            self.ddp_find_unused_parameters = not (self.activation_checkpointing_kwargs or {}).get("use_reentrant")
         if self.loss_preset not in PRESETS:
             raise ValueError(f"loss_preset must be one of {', '.join(PRESETS)}; got {self.loss_preset!r}.")
         for name, value in PRESETS[self.loss_preset].items():

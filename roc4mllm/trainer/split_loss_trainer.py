@@ -21,7 +21,9 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder, load_adapter_weights
 from .checkpoint_folders import UNFINISHED, check_space, check_writable, checkpoint_bytes, publish
+from .metrics_aesthetics import aesthetics_metrics
 from .model_parts import checked_parts, freeze_parts, named_parts
 from .rating_collator import RatingCollator
 from .split_loss_config import LOSSES, SplitLossConfig
@@ -38,7 +40,8 @@ class SplitLossTrainer(Trainer):
         args ([`SplitLossConfig`], *optional*): Options.
         data_collator (callable, *optional*): Makes batches of rows; by default a [`RatingCollator`].
         processing_class (`ProcessorMixin`): The model's processor.
-        **kwargs: As in the parent: `train_dataset`, `eval_dataset`, `compute_metrics`, `callbacks`, `model_init`, …
+        **kwargs: As in the parent: `train_dataset`, `eval_dataset`, `callbacks`, `model_init`, …; `compute_metrics`
+            gives SRCC, PLCC, MAE and RMSE by default.
 
     Raises:
         TypeError: If `args` is no [`SplitLossConfig`].
@@ -60,6 +63,8 @@ class SplitLossTrainer(Trainer):
         )
         if data_collator is None and processing_class is not None:
             self.data_collator = RatingCollator(processing_class, self.model.config)
+        if self.compute_metrics is None and hasattr(self.model.config, "attributes"):
+            self.compute_metrics = aesthetics_metrics(self.model.config.attributes)
         checked_parts(self.model, self.args.learning_rates or ())
         self._training_losses, self._evaluation_losses = LossMeans(), LossMeans()
 
@@ -71,11 +76,9 @@ class SplitLossTrainer(Trainer):
 
     def train(self, *args, **kwargs):
         """As in the parent, if the disk has room for a checkpoint."""
-        if self.args.should_save:
-            saves = self.args.save_strategy != "no"
-            needed = checkpoint_bytes(
-                self.model, only_trained=self._saves_adapter(), with_optimizer=saves and not self.args.save_only_model
-            )
+        if self.args.should_save and self.model is not None:  # with a `model_init` it is made later
+            resumable = self.args.save_strategy != "no" and not self.args.save_only_model
+            needed = checkpoint_bytes(self.model, only_trained=has_adapter(self.model), with_optimizer=resumable)
             check_space(self.args.output_dir, needed)
         return super().train(*args, **kwargs)
 
@@ -215,8 +218,24 @@ class SplitLossTrainer(Trainer):
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
             (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
 
-    def _saves_adapter(self) -> bool:
-        return False
+    def _issue_warnings_after_load(self, load_result) -> None:
+        # a tied weight stands in the file once, which the parent takes for a missing one
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        model = self.model if model is None else model
+        if is_adapter_folder(resume_from_checkpoint):
+            load_adapter_weights(model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if is_adapter_folder(self.state.best_model_checkpoint):
+            load_adapter_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
 
 
 class LossMeans:

@@ -1,0 +1,35 @@
+"""`roc4mllm train`: rated pictures to a scorer."""
+
+import argparse
+from typing import Any
+
+from ..trainer.run_training import run_training
+from ..trainer.training_plan import TrainingPlan, read_plan
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the YAML file and the flags say; always 0."""
+    run_training(plan_of(args), dry_run=args.dry_run)
+    return 0
+
+
+def plan_of(args: argparse.Namespace) -> TrainingPlan:
+    """The plan: the file's settings, then flags, then `--set`."""
+    flags = {name: value for name, value in vars(args).items() if value is not None and name not in OWN}
+    return read_plan(args.config, flags | dict(setting(text) for text in args.set or ()))
+
+
+OWN = {"command", "traceback", "config", "set", "dry_run"}  # of the command, not of a training
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """A `NAME=VALUE`, the value as YAML reads it."""
+    import yaml  # type: ignore[import-untyped]
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {name}: {value!r} cannot be read: {error}") from error

@@ -1,0 +1,156 @@
+"""`roc4mllm train` as a user runs it, on the bundled scorer and on a backbone in a folder."""
+
+import csv
+import json
+
+import pytest
+import yaml
+from tiny import backbone, photo, scorer_parts
+from transformers import pipeline
+
+import roc4mllm
+import roc4mllm_cli
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    """Forty pictures of one colour each, rated by how light they are."""
+    (tmp_path / "photos").mkdir()
+    lines = ["path,score,theme"]
+    for index in range(40):
+        score = 1 + 6 * index / 39
+        photo(index).point(lambda value, light=index / 39: int(value * (0.2 + 0.8 * light))).save(
+            tmp_path / "photos" / f"{index}.png"
+        )
+        lines.append(f"photos/{index}.png,{score:.3f},{'odd' if index % 2 else 'even'}")
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(*arguments) -> int:
+    return roc4mllm_cli.main(["train", *map(str, arguments)])
+
+
+def test_a_csv_and_a_model_are_enough(ratings, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--score-range", 1, 7, "--batch-size", 8, "--epochs", 3, "--learning-rate", 1e-3, "--eval-share", 0.25]
+    assert run("--data", ratings, "-o", out, *flags) == 0
+    said = capsys.readouterr().out
+    assert "30 scores" in said
+    assert "10 scores" in said
+    assert "the bundled scorer" in said
+    assert "about 12 steps of 8 pictures" in said
+    assert "parameters are trained (100.00%)" in said
+    assert "on 10 pictures that were not trained on: SRCC" in said
+    scorer = roc4mllm.load_scorer(str(out))
+    records = scorer([str(tmp_path / "photos" / f"{index}.png") for index in (0, 39)])
+    assert records[1]["score"] - records[0]["score"] > 0.5
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"checkpoint-8", "checkpoint-12"}
+    with (out / "held_out.csv").open(newline="") as file:
+        held_out = list(csv.DictReader(file))
+    assert len(held_out) == 10
+    assert set(held_out[0]) >= {"path", "aesthetics", "theme"}
+    assert yaml.safe_load((out / "training.yaml").read_text())["num_train_epochs"] == 3
+    assert roc4mllm_cli.main(["evaluate", str(out), str(out / "held_out.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_a_backbone_gets_a_head_and_an_adapter_of_its_own(ratings, tmp_path, capsys):
+    model, processor = backbone("qwen2_vl")
+    model.save_pretrained(tmp_path / "backbone")
+    processor.save_pretrained(tmp_path / "backbone")
+    run_file = tmp_path / "run.yaml"
+    settings = {"data": str(ratings), "model": str(tmp_path / "backbone"), "output_dir": str(tmp_path / "out")}
+    settings |= {"lora": True, "num_levels": 5, "max_steps": 4, "per_device_train_batch_size": 4}
+    run_file.write_text(yaml.safe_dump(settings | {"learning_rates": {"score_head": 1e-2}}))
+    assert run(run_file, "--set", "weight_decay=0.1", "--set", "question=How light is it?") == 0
+    said = capsys.readouterr().out
+    assert "guessed" in said
+    assert "vision_tower frozen" in said
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter", "score_head.safetensors", "config.json"} <= names
+    assert "model.safetensors" not in names
+    args = json.loads((tmp_path / "out" / "training_args.json").read_text())
+    assert (args["weight_decay"], args["learning_rate"]) == (0.1, 2e-4)
+    scorer = pipeline("image-aesthetics", model=str(tmp_path / "out"))
+    record = scorer(str(tmp_path / "photos" / "3.png"))
+    assert (record["score_range"], len(record["distribution"]), record["error"]) == ([1.0, 7.0], 5, None)
+    assert scorer.processor.question == "How light is it?"
+
+
+def test_resuming_goes_on_from_the_newest_checkpoint(ratings, tmp_path, capsys):
+    flags = ["--data", ratings, "-o", tmp_path / "out", "--batch-size", 16, "--set", "save_strategy=steps"]
+    flags += ["--set", "save_steps=1", "--max-steps"]
+    assert run(*flags, 1) == 0
+    assert run(*flags, 3, "--resume") == 0
+    state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert [line["step"] for line in state["log_history"] if "loss" in line] == [1, 2, 3]
+    capsys.readouterr()
+    assert run("--data", ratings, "-o", tmp_path / "new", "--resume") == 2
+    assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_path, capsys):
+    run_file = tmp_path / "run.yaml"
+    space = {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "per_device_train_batch_size": [8, 16]}
+    settings = {"data": str(ratings), "output_dir": str(tmp_path / "out"), "max_steps": 2, "search_space": space}
+    run_file.write_text(yaml.safe_dump(settings | {"eval_share": 0.4}))
+    assert run(run_file, "--tune", 3) == 0
+    best = yaml.safe_load((tmp_path / "out" / "best_settings.yaml").read_text())
+    assert 1e-5 <= best["learning_rate"] <= 1e-3
+    assert best["per_device_train_batch_size"] in (8, 16)
+    assert "tune" not in best
+    said = capsys.readouterr().out
+    assert "best of 3: SRCC" in said
+    assert run(tmp_path / "out" / "best_settings.yaml", "--dry-run") == 0
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--set", "lerning_rate=1"], "did you mean 'learning_rate'"),
+        (["--set", "learning_rate"], "NAME=VALUE"),
+        (["--freeze", "tower"], "its parts are"),
+        (["--attributes", "beauty"], "the scorer does not know beauty"),
+        (["--score-range", "1", "10"], "the scorer has score_range"),
+        (["--loss-preset", "papre"], "paper-ava"),
+        (["--tune", "2", "--eval-share", "0"], "without pictures to judge on"),
+        (["--set", "eval_strategy=sometimes"], "sometimes"),
+    ],
+)
+def test_what_the_user_has_to_change_is_one_line(ratings, tmp_path, capsys, flags, message):
+    assert run("--data", ratings, "-o", tmp_path / "out", *flags) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert message in said[0]
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_bad_rows_stop_the_training_before_it_starts_or_go_to_a_file(ratings, tmp_path, capsys):
+    ratings.write_text(ratings.read_text() + "photos/none.png,3\nphotos/1.png,9\n")
+    assert run("--data", ratings, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "line 42" in said
+    assert "line 43" in said
+    skipped = tmp_path / "bad.csv"
+    assert run("--data", ratings, "-o", tmp_path / "out", "--skip-bad-rows", skipped, "--dry-run") == 0
+    assert len(skipped.read_text().splitlines()) == 3
+
+
+def test_a_scorer_of_several_attributes_is_trained_on_those_that_are_rated(ratings, tmp_path, capsys):
+    model, processor = scorer_parts(
+        "llava", ("aesthetics", "light", "sharpness"), score_range=[(1, 7), (0, 1), (0, 9)]
+    )
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "scorer")
+    flags = ["--data", ratings, "-m", tmp_path / "scorer", "-o", tmp_path / "out", "--max-steps", 1]
+    assert run(*flags) == 0
+    assert "aesthetics: 36 scores" in capsys.readouterr().out
+    rows = list(csv.DictReader(ratings.read_text().splitlines()))
+    lines = [f"{tmp_path / row['path']},{(float(row['score']) - 1) * 1.5}" for row in rows]
+    ratings.write_text("\n".join(["path,sharpness", *lines]) + "\n")
+    assert run(*flags, "--attributes", "sharpness") == 0
+    assert "sharpness: 36 scores from 0 to 8.7" in capsys.readouterr().out
+    assert run(*flags, "--attributes", "light") == 2
+    assert "'light'" in capsys.readouterr().err
