@@ -117,6 +117,8 @@ def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_pat
         (["--loss-preset", "papre"], "paper-ava"),
         (["--tune", "2", "--eval-share", "0"], "without pictures to judge on"),
         (["--set", "eval_strategy=sometimes"], "sometimes"),
+        (["--report-to", "swanlab"], "requires swanlab to be installed"),
+        (["--attn-implementation", "flash_attention_2"], "FlashAttention2"),
     ],
 )
 def test_what_the_user_has_to_change_is_one_line(ratings, tmp_path, capsys, flags, message):

@@ -104,7 +104,7 @@ def draw_calibration(axis: Any, result: AttributeResult, predicted: Array, label
 
 def draw_points(axis: Any, x: Array, y: Array) -> None:
     """One point a picture, the paler the more there are."""
-    size, alpha = (14, 0.6) if len(x) <= 1000 else (5, 0.25)
+    size, alpha = (14, 0.6) if len(x) <= 1000 else (8, 0.3)
     axis.scatter(x, y, s=size, alpha=alpha, color=BLUE, linewidths=0, label=f"{len(x)} pictures")
 
 

@@ -238,6 +238,7 @@ PAGE = """<!DOCTYPE html>
 body {{ margin: 0 auto; max-width: 64rem; padding: 1rem; background: #fff; color: #1f2937;
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }}
 h1 {{ font-size: 1.5rem; }}
+p {{ margin: .25rem 0; }}
 h2 {{ margin-top: 2.5rem; border-top: 1px solid #d1d5db; padding-top: 1rem; font-size: 1.25rem; }}
 .tables {{ display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }}
 .table {{ max-width: 100%; overflow-x: auto; }}
@@ -246,7 +247,8 @@ th, td {{ padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #e5e7eb; tex
 th {{ font-weight: 600; }}
 th:first-child, td:first-child {{ text-align: left; }}
 .note {{ margin: .25rem 0 1rem; max-width: 22rem; color: #4b5563; font-size: .875rem; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: .5rem; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: .5rem;
+  margin-top: 1.5rem; }}
 img {{ width: 100%; height: auto; }}
 </style>
 </head>

@@ -34,6 +34,7 @@ from .image_aesthetics_metric.score_agreement import (
 METRIC_PATH = os.fspath(Path(__file__).parent / "image_aesthetics_metric")  # for `evaluate.load`
 SEGMENTS = (0.0, 0.2, 0.8, 1.0)  # the lowest and the highest fifth of the labels, where scorers shrink to the middle
 DECILES = tuple(tenth / 10 for tenth in range(11))
+FEWEST_FOR_INTERVAL = 10  # pictures: of fewer, resamples show little of what other pictures would have shown
 SMALL_GROUP = 30  # pictures; the standard error of a correlation of 0.5 is then about 0.14
 MOST_COUNTS = 500_000  # in one chunk of resamples: 4 MB, which fits into caches
 
@@ -150,6 +151,7 @@ def measure(statistics: Mapping[str, Statistic], n: int, bootstraps: int, seed: 
     """Each statistic of `n` pictures with its percentile interval, all from the same resamples."""
     if not n:
         return dict.fromkeys(statistics, Measurement(None))
+    bootstraps = bootstraps if n >= FEWEST_FOR_INTERVAL else 0
     resampled: dict[str, list[Array]] = {name: [] for name in statistics}
     for counts in resamples(n, bootstraps, seed):  # (rows, n)
         for name, statistic in statistics.items():

@@ -219,13 +219,18 @@ def make_trainer(prepared: Prepared) -> SplitLossTrainer:
     """The Trainer; for tuning it builds its models itself."""
     set_seed(prepared.options.seed)  # a fresh score head is drawn
     model = {"model_init": prepared.build} if prepared.plan.tune else {"model": prepared.build()}
-    return SplitLossTrainer(
-        args=prepared.options,
-        processing_class=prepared.processor,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.held_out,
-        **model,
-    )
+    try:
+        return SplitLossTrainer(
+            args=prepared.options,
+            processing_class=prepared.processor,
+            train_dataset=prepared.train,
+            eval_dataset=prepared.held_out,
+            **model,
+        )
+    except RuntimeError as error:  # a place to report to that is not installed
+        if "requires" not in str(error):
+            raise
+        raise ImportError(str(error)) from error
 
 
 def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:

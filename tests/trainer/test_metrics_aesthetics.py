@@ -24,6 +24,7 @@ from roc4mllm.trainer.image_aesthetics_metric.score_agreement import (
 )
 from roc4mllm.trainer.metrics_aesthetics import (
     DECILES,
+    FEWEST_FOR_INTERVAL,
     METRIC_PATH,
     SMALL_GROUP,
     aesthetics_metrics,
@@ -180,13 +181,21 @@ def test_intervals_cover_the_true_correlation_as_often_as_they_say():
     assert 0.90 <= covered / 200 <= 0.98  # 0.95 with a standard error of 0.015, less what percentiles miss at n = 100
 
 
-def test_two_of_three_pictures_are_too_few_for_an_interval():
-    predicted, labels = np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0])
+def test_metric_that_many_resamples_lack_has_no_interval():
+    random = np.random.default_rng(0)
+    predicted, labels = np.array([1.0] + 11 * [2.0]), random.normal(size=12)
     found = measure_agreement(predicted, labels, 2.5, {}, 200)[0]
-    assert found["srcc"].value == 0.5
+    assert found["srcc"].value is not None
     assert found["srcc"].low is None
-    assert re.fullmatch(r"no value in \d+% of the resamples", found["srcc"].reason)  # 1 in 9 draws one picture only
+    assert re.fullmatch(r"no value in 3\d% of the resamples", found["srcc"].reason)  # (11/12)¹² = 35 %
     assert found["mae"].low < found["mae"].value < found["mae"].high
+
+
+def test_few_pictures_have_values_and_no_intervals():
+    for n, expected in ((FEWEST_FOR_INTERVAL - 1, False), (FEWEST_FOR_INTERVAL, True)):
+        found = measure_agreement(*ratings(n), 4, {}, 200)[0]
+        assert (found["mae"].low is not None) is expected
+        assert found["mae"].value is not None
 
 
 def test_no_pictures_and_no_resamples_give_no_intervals():
