@@ -150,7 +150,7 @@ def test_what_does_not_fit_the_model_or_the_data_is_named(model, capsys):
     assert "no column 'style' to group by" in error_line(capsys, *data, "--by", "style")
     assert "--cut 9 is not inside the score range of aesthetics, 1 to 5" in error_line(capsys, *data, "--cut", "9")
     pd.read_csv("ratings.csv").rename(columns={"score": "liked"}).to_csv("ratings.csv", index=False)
-    assert "has no column for any of it: it has path, liked, split, theme" in error_line(capsys, *data)
+    assert "the file has 'path', 'liked', 'split', 'theme'" in error_line(capsys, *data)
 
 
 def test_without_matplotlib_one_line_says_what_to_install(model, capsys, monkeypatch):

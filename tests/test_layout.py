@@ -201,7 +201,9 @@ def test_constraints_hold_versions_and_nothing_else():
     assert pinned_otherwise((ROOT / "constraints.txt").read_text()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["filter", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["score", "--help"], ["evaluate", "--help"], ["train", "--help"]], ids=" ".join
+)
 def test_help_imports_neither_torch_nor_transformers(arguments):
     code = """
 import sys

@@ -3,33 +3,34 @@
 import argparse
 import json
 import sys
-from typing import Any
 
 from ..inference.score_table import shown
 from ..trainer.evaluation import evaluate_scorer
 from ..trainer.evaluation_report import NO_PLOTS, check_folder, format_text, has_matplotlib, write_report
 from ..trainer.rating_data import RatedPictures, read_ratings
-from ..trainer.rating_rows import ColumnRoles, assign_attribute
 from ..trainer.rating_sources import open_source
 from .score import choose_attributes, load
 
-OPTIONS = {
-    "skip_bad_rows": "--skip-bad-rows", "rescale=True": "--rescale", "score_range": "--score-range", "cut=": "--cut "
-}  # fmt: skip
+OPTIONS = {  # by what a message of the Python functions says
+    "skip_bad_rows": "--skip-bad-rows",
+    "rescale=True": "--rescale",
+    "score_range": "--score-range",
+    "cut=": "--cut ",
+    "as pictures": "with --pictures",
+}
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate `args.model` on `args.data`; 1 if no picture could be scored, else 0."""
     if args.output is not None:
-        check_folder(args.output)
+        check_folder(args.output, args.data)
     try:
-        columns = open_source(args.data, args.split).columns  # a wrong path is told before a model is loaded
+        open_source(args.data, args.split)  # a wrong path is told before a model is loaded
         scorer = load(args)
-        attributes = rated_attributes(args, columns, scorer.model.config)
-        rated = read_rated(args, attributes)
+        rated = read_rated(args, choose_attributes(args.attributes, scorer.model.config))
         options = {name: getattr(args, name) for name in ("batch_size", "num_workers", "cut", "by", "bootstraps")}
         options |= {"seed": args.seed, "rescale": args.rescale, "data": data_name(args)}
-        evaluation = evaluate_scorer(scorer, rated, attributes=attributes, **options)
+        evaluation = evaluate_scorer(scorer, rated, attributes=rated.attributes, **options)
     except ValueError as error:
         raise ValueError(in_options(str(error))) from error
     if args.json:
@@ -43,28 +44,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if len(evaluation.failures) < len(evaluation.pictures) else 1
 
 
-def rated_attributes(args: argparse.Namespace, columns: list[str], config: Any) -> list[str]:
-    """What to compare: what the user names, or all that the model scores and the data have columns for."""
-    known = choose_attributes(args.attributes, config)
-    if args.attributes:
-        return known
-    roles = ColumnRoles()
-    for name in known:
-        assign_attribute(roles, name, {column.casefold(): column for column in reversed(columns)}, known)
-    names = [name for name in known if name in roles.scores or name in roles.votes]
-    if not names:
-        raise ValueError(
-            f"the model scores {', '.join(known)}, and {args.data} has no column for any of it: it has "
-            f"{', '.join(columns)}. Name the main attribute's column 'score', or the columns as the attributes"
-        )
-    return names
-
-
-def read_rated(args: argparse.Namespace, attributes: list[str]) -> RatedPictures:
-    """The data, with what the reading noticed on stderr."""
+def read_rated(args: argparse.Namespace, known: list[str]) -> RatedPictures:
+    """The ratings of what the model scores, or of what the user named; what the reading noticed goes to stderr."""
     rated = read_ratings(
         args.data,
-        attributes=attributes,
+        attributes=args.attributes,
+        known_attributes=known,
         score_range=args.score_range,
         split=args.split,
         pictures=args.pictures,

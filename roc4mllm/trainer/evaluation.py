@@ -124,12 +124,14 @@ class Scale:
         """
         low, high = attribute_range(config, list(config.attributes).index(name))
         model, labels = (low, high), label_range(rated, name)
-        assumed = rated.range_guessed and low <= labels[0] and labels[1] <= high and not rescale
+        if rated.range_guessed and rescale:
+            raise ValueError("rescale=True needs a stated score_range of the labels; nothing is mapped to a guess")
+        assumed = rated.range_guessed and low <= labels[0] and labels[1] <= high
         labels = model if assumed else labels
         if model != labels and not rescale:
             raise ValueError(
                 f"the labels of {name} go from {labels[0]:g} to {labels[1]:g}, the model's scores from {low:g} to "
-                f"{high:g}: MAE and RMSE need the same units. State the score range of the labels if it is another, "
+                f"{high:g}: MAE and RMSE need the same units. State the score_range of the labels if it is another, "
                 "or set rescale=True to map the predictions linearly to it"
             )
         cut = sum(labels) / 2 if cut is None else cut

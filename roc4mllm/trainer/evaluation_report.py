@@ -18,6 +18,7 @@ from pathlib import Path
 from .evaluation_results import AttributeResult, Evaluation, PredictedPicture
 from .metrics_aesthetics import SMALL_GROUP, Measurement
 
+FILES = ("metrics.json", "predictions.csv", "report.png", "report.html")
 LISTED = 20  # groups and failures that a table shows; metrics.json has all
 NO_PLOTS = 'no report.png and report.html: they need matplotlib (pip install "roc4mllm[plots]")'
 
@@ -148,14 +149,17 @@ def format_table(table: Table) -> str:
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def check_folder(folder: str | os.PathLike[str]) -> Path:
+def check_folder(folder: str | os.PathLike[str], data: str | os.PathLike[str]) -> Path:
     """
     Make sure, before hours of scoring, that a report can be written; the folder is made if need be.
 
     Raises:
         OSError: If it is a file, or cannot be made or written to.
+        ValueError: If the report would overwrite `data`, the file of ratings.
     """
     path = Path(folder)
+    if os.path.exists(data) and any((path / name).exists() and (path / name).samefile(data) for name in FILES):
+        raise ValueError(f"the report would overwrite the ratings, {os.fspath(data)!r}: choose another folder")
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"expected a folder for the report, got the file {os.fspath(folder)!r}")
     path.mkdir(parents=True, exist_ok=True)

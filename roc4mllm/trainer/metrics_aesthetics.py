@@ -151,20 +151,20 @@ def measure(statistics: Mapping[str, Statistic], n: int, bootstraps: int, seed: 
     """Each statistic of `n` pictures with its percentile interval, all from the same resamples."""
     if not n:
         return dict.fromkeys(statistics, Measurement(None))
-    bootstraps = bootstraps if n >= FEWEST_FOR_INTERVAL else 0
     resampled: dict[str, list[Array]] = {name: [] for name in statistics}
     for counts in resamples(n, bootstraps, seed):  # (rows, n)
         for name, statistic in statistics.items():
             resampled[name].append(statistic(counts))  # (rows,)
-    return {name: measurement(float(statistic(np.ones(n))), resampled[name]) for name, statistic in statistics.items()}
+    values = {name: float(statistic(np.ones(n))) for name, statistic in statistics.items()}
+    return {name: with_interval(value, resampled[name], n) for name, value in values.items()}
 
 
-def measurement(value: float, resampled: Sequence[Array]) -> Measurement:
+def with_interval(value: float, resampled: Sequence[Array], n: int) -> Measurement:
     """A value with the middle 95 % of its resamples, if at least 95 % of these have one."""
-    if np.isnan(value):
-        return Measurement(None)
-    if not resampled:
-        return Measurement(value)
+    if np.isnan(value) or not resampled:
+        return Measurement(known(value))
+    if n < FEWEST_FOR_INTERVAL:
+        return Measurement(value, reason=f"{n} pictures, an interval needs {FEWEST_FOR_INTERVAL}")
     values = np.concatenate(resampled)  # (bootstraps,)
     if (without := np.isnan(values).mean()) > 0.05:
         return Measurement(value, reason=f"no value in {without:.0%} of the resamples")

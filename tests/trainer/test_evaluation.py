@@ -153,6 +153,8 @@ def test_range_that_nobody_stated_is_the_model_s(scorer, album, scores):
     outside = read(frame.assign(score=frame["score"] * 12), album, ["aesthetics"], score_range=None)
     with pytest.raises(ValueError, match="go from 0 to 100, the model's scores from 1 to 7"):
         evaluate_scorer(scorer, outside)
+    with pytest.raises(ValueError, match="rescale=True needs a stated score_range"):
+        evaluate_scorer(scorer, rated, rescale=True)
 
 
 def votes(scores: np.ndarray, levels: int) -> pd.DataFrame:

@@ -156,11 +156,14 @@ def test_without_matplotlib_numbers_and_predictions_are_written(evaluation, tmp_
 
 
 def test_folder_is_checked_before_scoring(tmp_path):
-    assert check_folder(tmp_path / "new" / "report").is_dir()
+    assert check_folder(tmp_path / "new" / "report", "nowhere.csv").is_dir()
     assert list((tmp_path / "new" / "report").iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="expected a folder for the report, got the file"):
-        check_folder(tmp_path / "file")
+        check_folder(tmp_path / "file", "nowhere.csv")
+    (tmp_path / "predictions.csv").touch()
+    with pytest.raises(ValueError, match="would overwrite the ratings"):
+        check_folder(tmp_path, tmp_path / "predictions.csv")
 
 
 # The page ------------------------------------------------------------------------------------------------------------
