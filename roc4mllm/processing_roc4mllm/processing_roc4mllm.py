@@ -18,6 +18,7 @@ from transformers import AddedToken, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
+from .fragments_aesthetics import check_fragment_size, fragments
 from .image_only_processor import image_only, load_processor, needs_video
 from .image_reading_aesthetics import read_image
 from .prompt_roc4mllm import QUESTION_SLOT, SCORE_TOKEN, check_attributes, check_text, image_placeholder, render_prompt
@@ -27,7 +28,7 @@ logger = logging.get_logger(__name__)
 QUESTION = "Please rate the aesthetics of the image."
 ANSWER = "The {attribute} rate of the image is [SCORE]."
 ADJECTIVES = {"aesthetics": "aesthetic"}
-SAVED = ("attributes", "question", "answer", "prompt", "answer_end")
+SAVED = ("attributes", "question", "answer", "prompt", "answer_end", "fragment_size")
 
 
 class ROC4MLLMProcessor(ProcessorMixin):
@@ -44,9 +45,13 @@ class ROC4MLLMProcessor(ProcessorMixin):
         prompt (`str`, *optional*): Fixed text before the answer, with `[QUESTION]` in it; rendered from the chat
             template when missing.
         answer_end (`str`, *optional*): Text that ends an answer.
+        fragment_size (`int`, *optional*): Show the model each picture twice, whole and as [`fragments`]: a square
+            mosaic, of this many pixels a side, of pieces at native resolution, where noise, compression and fine blur
+            survive. Choose the size that the backbone sees unscaled; a multiple of 32. Without it, only whole.
 
     Raises:
-        ValueError: If an answer does not hold exactly one `[SCORE]`, or its token cannot be added.
+        ValueError: If an answer does not hold exactly one `[SCORE]`, its token cannot be added, or `fragment_size` is
+            no multiple of 32.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
         answer: str | dict[str, str] | None = None,
         prompt: str | None = None,
         answer_end: str | None = None,
+        fragment_size: int | None = None,
     ):
         if backbone_processor is None:
             raise ValueError("ROC4MLLMProcessor needs a backbone_processor; build it with `from_backbone`.")
@@ -74,8 +80,10 @@ class ROC4MLLMProcessor(ProcessorMixin):
         self.question = question
         self.answer = answer_sentences(answer, self.attributes)
         if prompt is None:
-            prompt, answer_end = render_prompt(backbone_processor)
+            prompt, answer_end = render_prompt(backbone_processor, pictures=1 if fragment_size is None else 2)
         self.prompt, self.answer_end = prompt, answer_end or ""
+        check_fragment_size(fragment_size)
+        self.fragment_size = fragment_size
         self.score_token_id = add_score_token(self.tokenizer)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -87,6 +95,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
         attributes: Sequence[str] = ("aesthetics",),
         question: str = QUESTION,
         answer: str | dict[str, str] | None = None,
+        fragment_size: int | None = None,
         **kwargs,
     ) -> "ROC4MLLMProcessor":
         """
@@ -95,12 +104,18 @@ class ROC4MLLMProcessor(ProcessorMixin):
         Args:
             backbone (`str`, `os.PathLike` or `ProcessorMixin`): Hub name, folder or loaded processor (which gets the
                 new token too).
-            attributes, question, answer: See the class.
+            attributes, question, answer, fragment_size: See the class.
             **kwargs: Passed to the processor's `from_pretrained` (`revision`, `token`, …).
         """
         if not isinstance(backbone, ProcessorMixin):
             backbone = load_processor(backbone, **kwargs)
-        processor = cls(backbone_processor=backbone, attributes=attributes, question=question, answer=answer)
+        processor = cls(
+            backbone_processor=backbone,
+            attributes=attributes,
+            question=question,
+            answer=answer,
+            fragment_size=fragment_size,
+        )
         logger.warning(f"Prompt of this scorer, fixed from now on: {processor.prompt!r}")
         return processor
 
@@ -215,7 +230,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
         if bos and self.prompt.startswith(bos):
             kwargs.setdefault("add_special_tokens", False)  # the template wrote it already
         batch = self.backbone_processor(
-            images=[[picture] for picture in pictures],
+            images=[self._shown(picture) for picture in pictures],
             text=prompts,
             padding=True,
             padding_side="left",
@@ -224,6 +239,10 @@ class ROC4MLLMProcessor(ProcessorMixin):
         )
         batch.pop("labels", None)  # a few processors add labels of their own to any text
         return batch
+
+    def _shown(self, picture) -> list:
+        """What the backbone sees of a picture: it, and its fragments if they were asked for."""
+        return [picture] if self.fragment_size is None else [picture, fragments(picture, self.fragment_size)]
 
     def _assemble(
         self, batch: BatchFeature, ids: Sequence[Sequence[int]], training: bool, padding_side: str
@@ -296,6 +315,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
         """Load what `save_pretrained` wrote; arguments as in `ProcessorMixin.from_pretrained`."""
+        kwargs.pop("dtype", None)  # a pipeline passes on what is the model's, and a tokenizer would save it
         entries, _ = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "backbone_processor_class" not in entries:
             raise ValueError(
@@ -307,6 +327,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
         if needs_video(backbone_class):
             backbone_class = image_only(backbone_class)
         backbone_processor = backbone_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        entries = {"fragment_size": None, **entries}  # folders of 0.1 have no such entry
         return cls(backbone_processor=backbone_processor, **{name: entries[name] for name in SAVED})
 
 

@@ -13,12 +13,13 @@ QUESTION_SLOT = "[QUESTION]"  # stands in the saved prompt where the question go
 ANSWER_SLOT = "[ANSWER]"
 
 
-def render_prompt(processor) -> tuple[str, str]:
+def render_prompt(processor, pictures: int = 1) -> tuple[str, str]:
     """
     The fixed prompt of a backbone's processor and the text that ends an answer.
 
     Args:
         processor (`ProcessorMixin`): The backbone's own processor.
+        pictures (`int`, *optional*, defaults to 1): How many pictures it shows.
 
     Returns:
         `tuple[str, str]`: The prompt, with `[QUESTION]` where the question goes and the image placeholder of the
@@ -29,8 +30,8 @@ def render_prompt(processor) -> tuple[str, str]:
     """
     tokenizer = processor.tokenizer
     if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
-        return f"{image_placeholder(processor)}{QUESTION_SLOT}\n", tokenizer.eos_token or ""
-    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION_SLOT}]}
+        return f"{image_placeholder(processor) * pictures}{QUESTION_SLOT}\n", tokenizer.eos_token or ""
+    question = {"role": "user", "content": [*[{"type": "image"}] * pictures, {"type": "text", "text": QUESTION_SLOT}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": ANSWER_SLOT}]}
     prompt = without_open_thinking(apply_template(processor, [question], add_generation_prompt=True))
     if prompt.count(QUESTION_SLOT) != 1:

@@ -29,7 +29,8 @@ class SplitLossConfig(TrainingArguments):
             in the authors' published command.
         text_weight, smooth_l1_weight, ce_weight, emd_weight (`float`, *optional*):
             Weight of one loss, at least 0, instead of the preset's: cross-entropy of the text, smooth-L1 between
-            scores (in units of the score range), cross-entropy and earth mover's distance between distributions.
+            scores (in units of the score range, which is 1–10 in the paper: on 0–100 it counts ten times as much),
+            cross-entropy and earth mover's distance between distributions.
         learning_rates (`dict[str, float]`, *optional*):
             Learning rate of a part of the model, where it differs from `learning_rate`. A ROC4MLLM has `vision_tower`,
             `connector`, `language_model` and `score_head`.
