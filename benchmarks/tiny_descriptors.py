@@ -17,11 +17,13 @@ import torch
 from sklearn.model_selection import KFold
 from torch.nn import functional
 
-GRID = 8  # local descriptors have one value per image token: 8 × 8 patches
+GRID = 8  # local descriptors have one value per token of the whole picture: 8 × 8 patches
 ORIENTATIONS = 6
 SCALES = 4
 EDGE = 15.0  # L* per pixel from which a pixel counts as an edge
 RGB_TO_XYZ = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]
+RGB_TO_YCC = [[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]]
 WHITE = [0.95047, 1.0, 1.08883]  # D65
 
 
@@ -101,6 +103,13 @@ def pooled(plane: torch.Tensor, cells: int) -> torch.Tensor:
     return functional.adaptive_avg_pool2d(plane if plane.dim() == 4 else plane[:, None], cells)
 
 
+def gradients(lightness: torch.Tensor) -> torch.Tensor:
+    """Change of lightness per pixel, (B, H, W), zero on the rim."""
+    right = lightness[:, 1:-1, 2:] - lightness[:, 1:-1, :-2]
+    down = lightness[:, 2:, 1:-1] - lightness[:, :-2, 1:-1]
+    return functional.pad(torch.hypot(right, down) / 2, (1, 1, 1, 1))
+
+
 def statistics(lab: torch.Tensor, saturation, value, chroma, gradient) -> torch.Tensor:
     """Means, spreads and extremes of the whole picture, and centre against all, (B, 21)."""
     lightness = lab[:, 0]
@@ -122,9 +131,7 @@ def describe(pictures: torch.Tensor) -> Descriptors:
     hue, saturation, value = to_hsv(pictures)
     lightness, a, b = lab.unbind(1)
     chroma = torch.hypot(a, b)
-    right = lightness[:, 1:-1, 2:] - lightness[:, 1:-1, :-2]
-    down = lightness[:, 2:, 1:-1] - lightness[:, :-2, 1:-1]
-    gradient = functional.pad(torch.hypot(right, down) / 2, (1, 1, 1, 1))  # (B, H, W)
+    gradient = gradients(lightness)
     edges = (gradient > EDGE).float()
     colours = bins(lightness, 0, 100, 4) * 36 + bins(a, -60, 60, 6) * 6 + bins(b, -60, 60, 6)
     energies = gabor_energies(lab)
@@ -146,13 +153,60 @@ def describe(pictures: torch.Tensor) -> Descriptors:
     return Descriptors(groups, torch.cat(local, dim=1).flatten(2).transpose(1, 2))
 
 
-def comment(groups: list[torch.Tensor]) -> list[str]:
-    """One sentence per picture from its lightness, chroma and gradient, as the statistics group has them."""
-    lightness, chroma, gradient = groups[2][:, 0], groups[2][:, 8], groups[2][:, 10]
+def cosines(size: int) -> torch.Tensor:
+    """Rows of the orthonormal cosine transform of that many values, (size, size)."""
+    place = torch.arange(size) + 0.5
+    waves = torch.stack([torch.cos(math.pi * index * place / size) for index in range(size)])
+    return functional.normalize(waves, dim=1)
+
+
+def describe_blocks(tiles: torch.Tensor) -> torch.Tensor:
+    """
+    Descriptors of each 16 × 16 patch of tiles (B, S, S, 3) uint8, (B, patches, 29): how strong each frequency is in
+    the 8 × 8 blocks of JPEG, how much larger the step between blocks is than beside it, tone and its extremes.
+    """
+    count, side = len(tiles), tiles.shape[1] // 16
+    planes = (tiles.float() @ torch.tensor(RGB_TO_YCC).T).permute(0, 3, 1, 2)  # (B, 3, S, S)
+    blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # (B, 3, S/8, 8, S/8, 8)
+    waves = torch.einsum("ui,bcyixj,vj->bcyxuv", cosines(8), blocks, cosines(8)).abs()
+    order = torch.arange(8)[:, None] + torch.arange(8)  # (8, 8), 0 is the block's mean
+    bands = [(0, order == band) for band in range(1, 15)]
+    bands += [(plane, (order >= low) & (order <= high)) for plane in (1, 2) for low, high in ((1, 2), (3, 5), (6, 14))]
+    columns = [
+        (functional.avg_pool2d(waves[:, plane][..., band].mean(-1), 2) + 0.3).log() for plane, band in bands
+    ]  # (B, side, side)
+    patches = planes.reshape(count, 3, side, 16, side, 16)
+    light = patches[:, 0]  # (B, side, 16, side, 16)
+    for rows in (light, light.transpose(2, 4)):
+        before, middle, after = ((rows[..., x] - rows[..., x - 1]).abs().mean(2) for x in (7, 8, 9))
+        columns.append(((middle + 0.3) / ((before + after) / 2 + 0.3)).log())
+    columns += [*patches.mean((3, 5)).unbind(1), light.amax((2, 4)), light.amin((2, 4))]
+    columns += [(light > 250).float().mean((2, 4)), (light < 5).float().mean((2, 4))]
+    return torch.stack(columns, dim=-1).flatten(1, 2)
+
+
+def describe_tones(pictures: torch.Tensor) -> torch.Tensor:
+    """How light and the strongest channel are spread over pictures (B, S, S, 3) uint8, and clipped, (B, 24)."""
+    values = pictures[:, ::2, ::2].flatten(1, 2).float() / 255  # (B, S² / 4, 3)
+    columns = []
+    for plane in (values @ torch.tensor(RGB_TO_YCC[0]), values.amax(2)):
+        columns += [plane.quantile(torch.tensor(QUANTILES), dim=1).T]
+        columns += [(plane > 252 / 255).float().mean(1, keepdim=True), (plane < 3 / 255).float().mean(1, keepdim=True)]
+    return torch.cat(columns, dim=1)
+
+
+def comment(pictures: torch.Tensor) -> list[str]:
+    """One sentence per picture (B, 3, H, W) from its mean lightness, chroma and gradient."""
+    lab = to_lab(pictures)
+    values = [
+        lab[:, 0].mean((1, 2)),
+        torch.hypot(lab[:, 1], lab[:, 2]).mean((1, 2)),
+        gradients(lab[:, 0]).mean((1, 2)),
+    ]
     return [
         f"The picture is {word(light, 42, 62, LIGHT)} and {word(colour, 14, 27, COLOUR)}, "
         f"with {word(detail, 4.5, 8.5, DETAIL)}."
-        for light, colour, detail in zip(lightness.tolist(), chroma.tolist(), gradient.tolist(), strict=True)
+        for light, colour, detail in torch.stack(values, dim=1).tolist()
     ]
 
 

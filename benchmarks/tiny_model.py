@@ -1,13 +1,19 @@
 """
 Fresh model and processor of `roc4mllm-tiny`: transformers' own LLaVA of a SigLIP tower and a Llama, not pretrained.
 
-The patch embedding starts as a rotated cosine transform in opponent colours, so that it loses no detail at the start.
+It looks at every picture twice, at 128 × 128 pixels each: squeezed to a square for what the picture shows, and as
+fragments, 16 pieces of 32 × 32 pixels at native resolution, for noise, sharpness and traces of compression. No
+processor of transformers does that: those that cut tiles (LLaVA-NeXT, Idefics3, Gemma3) resize the picture before or
+after, and what keeps its pixels (a centre crop) sees nothing else. So [`ROC4MLLMProcessor`] gives the backbone's own
+processor two pictures, and resizing the second to the size that it has changes nothing.
+
+The patch embedding starts as a rotated cosine transform in opponent colours: slow waves of the whole patch, and, far
+stronger than they are in pictures, fast waves of its 8 × 8 blocks, which are those of a JPEG file.
 """
 
-import math
-
 import torch
-from tiny_descriptors import COMMENTS, GRID
+from tiny_damage import DAMAGES
+from tiny_descriptors import COMMENTS, GRID, cosines
 from tiny_photographs import LEVELS, SIZE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -25,10 +31,14 @@ from transformers import (
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.processing_roc4mllm.processing_roc4mllm import ANSWER, QUESTION
 
-PATCH = SIZE // GRID  # 14: one image token per cell of the local descriptors
+PATCH = SIZE // GRID  # 16: four blocks of a JPEG file, one image token per cell of the local descriptors
 WIDTH, VISION_LAYERS, TEXT_LAYERS = 160, 3, 2
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-SCORE_RANGE = (1.0, 7.0)
+ATTRIBUTES = ["aesthetics", *DAMAGES]
+SCORE_RANGE = [[1.0, 7.0], *[[0.0, 100.0]] * len(DAMAGES)]
+ANSWERS = {name: f"The {name} is [SCORE]." for name in DAMAGES}  # five short clauses cost fewer tokens
+ANSWERS["aesthetics"] = ANSWER.format(attribute="aesthetic")
+FAST = ((0, 4), (4, 0), (2, 3), (3, 2), (4, 4), (5, 2), (2, 5), (0, 6), (6, 0), (6, 6), (7, 3), (3, 7))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -43,7 +53,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     sentences = [QUESTION, *COMMENTS, *(f" {sentence}" for sentence in COMMENTS)]
-    sentences += ANSWER.format(attribute="aesthetic").split("[SCORE]")
+    for answer in ANSWERS.values():
+        sentences += answer.split("[SCORE]") + (", t" + answer[1:]).split("[SCORE]")
     bpe.train_from_iterator(sentences, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     tokenizer.add_tokens(["<image>"], special_tokens=True)
@@ -51,14 +62,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> ROC4MLLMProcessor:
-    """Pictures squeezed to a square, as the descriptors see them; the prompt is image, question, newline."""
+    """The prompt is the two pictures, question, newline."""
     pictures = SiglipImageProcessorPil(
         size={"height": SIZE, "width": SIZE}, image_mean=[PIXEL_MEAN] * 3, image_std=[PIXEL_STD] * 3
     )
     backbone = LlavaProcessor(
         image_processor=pictures, tokenizer=build_tokenizer(), patch_size=PATCH, vision_feature_select_strategy="full"
     )
-    return ROC4MLLMProcessor.from_backbone(backbone, attributes=["aesthetics"])
+    return ROC4MLLMProcessor.from_backbone(backbone, attributes=ATTRIBUTES, answer=ANSWERS, fragment_size=SIZE)
 
 
 def build_model(processor: ROC4MLLMProcessor) -> ROC4MLLMForImageAesthetics:
@@ -115,16 +126,25 @@ def start_matrices(backbone: nn.Module) -> None:
 
 
 def cosine_filters() -> torch.Tensor:
-    """The slowest cosines of light and of two colour opponents, (WIDTH, 3, PATCH, PATCH)."""
-    place = torch.arange(PATCH) + 0.5
-    waves = torch.stack([torch.cos(math.pi * index * place / PATCH) for index in range(PATCH)])
-    waves = functional.normalize(waves, dim=1)
-    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
+    """Cosines of light and of two colour opponents, (WIDTH, 3, PATCH, PATCH)."""
     opponents = functional.normalize(torch.tensor([[1, 1, 1.0], [1, -1, 0], [0.5, 0.5, -1]]), dim=1)
-    counts = [WIDTH - 2 * (WIDTH // 6), WIDTH // 6, WIDTH // 6]
     filters = []
+    for opponent, places, gain in zip(opponents, (FAST, ((3, 3),), ((3, 3),)), (4.0, 6.0, 6.0), strict=True):
+        for corner in ((0, 0), (0, 8), (8, 0), (8, 8)):
+            filters += [opponent[:, None, None] * block_wave(*place, *corner) * gain for place in places]
+    waves = cosines(PATCH)
+    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
+    slow = WIDTH - len(filters)
+    counts = [slow - 2 * (slow // 5), slow // 5, slow // 5]
     for opponent, count, constant, other in zip(opponents, counts, (0.15, 0.4, 0.4), (0.6, 1.5, 1.5), strict=True):
         for square, u, v in order[:count]:  # a patch's mean is far larger than its waves: it is scaled down
             wave = torch.outer(waves[u], waves[v]) * (constant if square == 0 else other)
             filters.append(opponent[:, None, None] * wave)
     return torch.stack(filters)
+
+
+def block_wave(u: int, v: int, top: int, left: int) -> torch.Tensor:
+    """One wave of the 8 × 8 block at that place of a patch, (PATCH, PATCH)."""
+    plane = torch.zeros(PATCH, PATCH)
+    plane[top : top + 8, left : left + 8] = torch.outer(cosines(8)[u], cosines(8)[v])
+    return plane

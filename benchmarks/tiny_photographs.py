@@ -1,8 +1,10 @@
 """
-The rated photographs for `roc4mllm-tiny`, with cropped and recoloured views of each.
+The rated photographs of `roc4mllm-tiny` as the model sees them: whole and as fragments, intact and damaged.
 
-Views and descriptors depend on no rating and on no other photograph, so folds share them: a fold takes its rows.
-Names of axes: P photographs, V views of a photograph, B pictures, D descriptors, N levels.
+Views are made at native size and then prepared as the processor does it. They depend on their own photograph and on no
+other, so folds share them: a fold takes its rows. Cropping keeps to multiples of 16 pixels, so that the blocks of the
+JPEG file stay where they would be in a picture that somebody scores.
+Names of axes: P photographs, V views of a photograph, T tests, D descriptors, K kinds of damage, N levels.
 """
 
 import math
@@ -13,29 +15,40 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tiny_descriptors import describe
+from tiny_damage import DAMAGES, damage, has_colour, random_damage, signed, undamaged_scores
+from tiny_descriptors import COMMENTS, comment, describe, describe_blocks, describe_tones
 
+from roc4mllm.processing_roc4mllm.fragments_aesthetics import BLOCK, fragments
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import read_image
 
-SIZE = 112  # of a view, and of what the model sees
+SIZE = 128  # of whole picture and fragments, and of what the tower sees
 LEVELS = 7
-VIEWS = 16  # of a photograph: as it is, mirrored, and 14 cropped and recoloured
+INTACT, DAMAGED = 16, 24  # views: as it is, mirrored, 14 cropped and recoloured; and cropped and damaged ones
+STEPS = (0.2, 0.4, 0.6, 0.8, 1.0)  # strengths whose order is judged, with the photograph itself as a sixth
+LADDERS = [(kind, sign) for kind in DAMAGES for sign in ((1, -1) if kind == "exposure" else (1,))]
+DRAWS = 2  # photographs with one kind of damage of random strength
 
 
 class Photographs(NamedTuple):
-    """Views (P, V, SIZE, SIZE, 3) uint8, their descriptors (groups (P, V, D), local (P, V, 64, D)), ratings."""
+    """Pictures are uint8, (…, 2, SIZE, SIZE, 3): the whole one and its fragments."""
 
-    views: np.ndarray
-    groups: list[torch.Tensor]
-    local: torch.Tensor
-    mean: np.ndarray  # (P,)
-    shares: torch.Tensor  # (P, N) of the votes
+    views: torch.Tensor  # (P, V, …)
+    scores: torch.Tensor  # (P, V, K), known from the damage; NaN where it is not
+    sentences: torch.Tensor  # (P, V), index into COMMENTS
+    blocks: torch.Tensor  # (P, V, 2, 64, D), descriptors of each patch
+    tones: torch.Tensor  # (P, V, D), descriptors of light and dark in the whole picture
+    groups: list[torch.Tensor]  # (P, INTACT, D) each, descriptors of the whole picture
+    local: torch.Tensor  # (P, INTACT, 64, D), descriptors of the whole picture's patches
+    tests: torch.Tensor  # (P, T, …): the ladders, then the draws
+    drawn: torch.Tensor  # (P, DRAWS, K), scores of the draws
+    coloured: torch.Tensor  # (P,), whether desaturation changes it
+    mean: torch.Tensor  # (P,), rated beauty
+    shares: torch.Tensor  # (P, N) of the votes for beauty
 
     def take(self, rows: np.ndarray) -> "Photographs":
         """These photographs only: what a fold may see."""
         index = torch.from_numpy(rows)
-        groups = [group[index] for group in self.groups]
-        return Photographs(self.views[rows], groups, self.local[index], self.mean[rows], self.shares[index])
+        return Photographs(*([part[index] for part in f] if isinstance(f, list) else f[index] for f in self))
 
 
 def read_ratings(data: Path) -> pd.DataFrame:
@@ -44,53 +57,106 @@ def read_ratings(data: Path) -> pd.DataFrame:
 
 
 def read_photographs(data: Path, cache: Path | None = None) -> Photographs:
-    """Photographs, views and descriptors; kept in `cache` (outside the repository: it holds crops) if given."""
+    """Everything that a photograph alone determines is kept in `cache` (outside the repository: it holds crops)."""
     ratings = read_ratings(data)
-    votes = torch.tensor(ratings[[f"r{level}" for level in range(1, LEVELS + 1)]].to_numpy(), dtype=torch.float32)
     if cache is not None and cache.exists():
-        stored = torch.load(cache, weights_only=True)
+        stored = torch.load(cache, weights_only=True, mmap=True)
     else:
-        views = np.stack(
-            [make_views(read_image(data / "images" / name), row) for row, name in enumerate(ratings.image)]
-        )
-        parts = [
-            describe(to_pictures(chunk)) for chunk in np.array_split(views.reshape(-1, SIZE, SIZE, 3), len(views))
-        ]
-        stored = {"views": torch.from_numpy(views), "local": torch.cat([part.local for part in parts]).half()}
-        stored |= {"groups": [torch.cat(group) for group in zip(*(part.groups for part in parts), strict=True)]}
+        made = [make_photograph(data / "images" / name, row) for row, name in enumerate(ratings.image)]
+        stored = {name: stack([photograph[name] for photograph in made]) for name in made[0]}
         if cache is not None:
             torch.save(stored, cache)
-    shape = stored["views"].shape[:2]
-    groups = [group.unflatten(0, shape) for group in stored["groups"]]
-    local = stored["local"].unflatten(0, shape)
-    return Photographs(
-        stored["views"].numpy(), groups, local, ratings["mean"].to_numpy(), votes / votes.sum(1, keepdim=True)
-    )
+    votes = torch.tensor(ratings[[f"r{level}" for level in range(1, LEVELS + 1)]].to_numpy(), dtype=torch.float32)
+    mean = torch.tensor(ratings["mean"].to_numpy())
+    return Photographs(**stored, mean=mean, shares=votes / votes.sum(1, keepdim=True))
 
 
-def make_views(photograph: Image.Image, seed: int) -> np.ndarray:
-    """The photograph as it is scored, mirrored, and cropped and recoloured, (V, SIZE, SIZE, 3) uint8."""
+def stack(values: list):
+    """Tensors of all photographs as one; lists of tensors part by part."""
+    if isinstance(values[0], list):
+        return [torch.stack(parts) for parts in zip(*values, strict=True)]
+    return torch.stack(values)
+
+
+def make_photograph(path: Path, seed: int) -> dict:
+    """What `Photographs` holds of one photograph, but for its ratings."""
     generator = np.random.default_rng(seed)
-    plain = np.asarray(photograph.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    return np.stack([plain, plain[:, ::-1], *(augmented(photograph, generator) for _ in range(VIEWS - 2))])
+    photograph = read_image(path)
+    coloured = has_colour(photograph)
+    views, scores = make_views(photograph, generator)
+    tests, drawn = make_tests(photograph, generator)
+    if not coloured:
+        scores[:, DAMAGES.index("colourfulness")] = math.nan
+    whole = views[:INTACT, 0].permute(0, 3, 1, 2).float() / 255
+    described = describe(whole)
+    sentences = [COMMENTS.index(line) for line in comment(views[:, 0].permute(0, 3, 1, 2).float() / 255)]
+    return {
+        "views": views,
+        "scores": scores,
+        "sentences": torch.tensor(sentences),
+        "blocks": describe_blocks(views.flatten(0, 1)).half().unflatten(0, (len(views), 2)),
+        "tones": describe_tones(views[:, 0]),
+        "groups": described.groups,
+        "local": described.local.half(),
+        "tests": tests,
+        "drawn": drawn,
+        "coloured": torch.tensor(coloured),
+    }
 
 
-def augmented(photograph: Image.Image, generator: np.random.Generator) -> np.ndarray:
-    """A crop of most of the photograph, mirrored or not, with slightly other light and colour."""
-    width, height = photograph.size
+def make_views(photograph: Image.Image, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views to learn from, (V, 2, SIZE, SIZE, 3), and their scores, (V, K)."""
+    pictures = [photograph, mirrored(photograph.crop((0, 0, photograph.width // BLOCK * BLOCK, photograph.height)))]
+    scores = [undamaged_scores({})] * INTACT
+    pictures += [recoloured(cropped(photograph, generator), generator) for _ in range(INTACT - 2)]
+    for row in range(DAMAGED):
+        strengths = random_damage(generator, DAMAGES[row % len(DAMAGES)])
+        pictures.append(damage(cropped(photograph, generator), strengths, generator))
+        scores.append(undamaged_scores(strengths))
+    known = torch.tensor(scores)
+    for kind in ("exposure", "colourfulness"):
+        known[2:INTACT, DAMAGES.index(kind)] = math.nan  # recolouring is a little of both
+    return torch.stack([prepared(picture) for picture in pictures]), known
+
+
+def make_tests(photograph: Image.Image, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ladders and draws, (T, 2, SIZE, SIZE, 3), and the scores of the draws, (DRAWS, K)."""
+    pictures = [damage(photograph, {kind: sign * step}, generator) for kind, sign in LADDERS for step in STEPS]
+    strengths = generator.random((DRAWS, len(DAMAGES)))
+    for draw in strengths:
+        for kind, strength in zip(DAMAGES, draw, strict=True):
+            pictures.append(damage(photograph, {kind: signed(kind, strength, generator)}, generator))
+    return torch.stack([prepared(picture) for picture in pictures]), torch.from_numpy(100 * (1 - strengths)).float()
+
+
+def prepared(picture: Image.Image) -> torch.Tensor:
+    """The picture whole and as fragments, as the processor prepares it, (2, SIZE, SIZE, 3) uint8."""
+    whole = picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.stack([np.asarray(whole), np.asarray(fragments(picture, SIZE))]))
+
+
+def mirrored(picture: Image.Image) -> Image.Image:
+    """Left and right exchanged."""
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def cropped(photograph: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Most of the photograph, mirrored or not; edges stay on multiples of BLOCK."""
     share, stretch = generator.uniform(0.75, 1.0), math.exp(generator.uniform(-0.12, 0.12))
-    w, h = min(width, width * share**0.5 * stretch), min(height, height * share**0.5 / stretch)
-    x, y = generator.uniform(0, width - w), generator.uniform(0, height - h)
-    crop = photograph.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(x, y, x + w, y + h))
-    picture = np.asarray(crop)[:, :: generator.choice((-1, 1))] / 255.0
-    picture = picture ** math.exp(generator.normal(0, 0.12))
-    picture = (picture - 0.5) * math.exp(generator.normal(0, 0.1)) + 0.5
-    grey = picture.mean(2, keepdims=True)
-    picture = grey + (picture - grey) * math.exp(generator.normal(0, 0.12))
-    picture = picture * np.exp(generator.normal(0, 0.03, 3))
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    box = []
+    for length, part in zip(photograph.size, (share**0.5 * stretch, share**0.5 / stretch), strict=True):
+        size = int(min(length, length * part)) // BLOCK * BLOCK
+        start = int(generator.integers(0, (length - size) // BLOCK + 1)) * BLOCK
+        box.append((start, start + size))
+    crop = photograph.crop((box[0][0], box[1][0], box[0][1], box[1][1]))
+    return mirrored(crop) if generator.random() < 0.5 else crop
 
 
-def to_pictures(views: np.ndarray) -> torch.Tensor:
-    """(B, SIZE, SIZE, 3) uint8 to (B, 3, SIZE, SIZE) in 0–1."""
-    return torch.from_numpy(np.ascontiguousarray(views)).permute(0, 3, 1, 2).float() / 255
+def recoloured(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Slightly other light and colour."""
+    gamma, contrast, colour = np.exp(generator.normal(0, (0.12, 0.1, 0.12))).astype(np.float32)
+    curve = ((np.arange(256, dtype=np.float32) / 255) ** gamma - 0.5) * contrast + 0.5
+    pixels = curve[np.asarray(picture)]  # (H, W, 3)
+    grey = pixels.mean(2, keepdims=True)
+    pixels = (grey + (pixels - grey) * colour) * np.exp(generator.normal(0, 0.03, 3)).astype(np.float32)
+    return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))

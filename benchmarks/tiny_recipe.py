@@ -1,113 +1,208 @@
 """
 The recipe of `roc4mllm-tiny`: what it is taught, and how.
 
-- lessons without labels: each image token tells the descriptors of its patch, the score state those of the picture
-- lessons with labels: vote distributions, half the photograph's own, half what a kernel machine (`Teacher`) expects
-  for the very copy of it that is shown; the teacher was fitted to the same training photographs and to nothing else
-- text: the scoring sentence and one sentence on light, colour and detail, by the package's own text loss
+First the tower alone learns to see, without a rating: each of its tokens tells descriptors of its own patch, and how
+light and dark are spread over the picture and which damage it has. Then the tower is frozen, and connector, language
+model and score head learn with [`SplitLossTrainer`]:
+
+- beauty: vote distributions, half the photograph's own, half what a kernel machine (`Teacher`) expects for the very
+  copy of it that is shown; the teacher was fitted to the same training photographs and to nothing else
+- technical attributes: the known damage; damaged pictures have no label for beauty, which nobody rated
+- text: the scoring sentence and one sentence on light, colour and detail
+- one more lesson without labels: the state that tells beauty also tells descriptors of the whole picture
 - Muon on matrices, which learns the descriptors in a third of AdamW's steps; AdamW on the rest; averaged weights
 
 Everything a run learns from, normalisations included, is taken from the photographs it is given.
-Names of axes: P photographs, V views of a photograph, B batch, D descriptors, H hidden, K components, N levels.
+Names of axes: P photographs, V views of a photograph, B batch, D descriptors, H hidden, C components, K kinds of
+damage, A attributes, N levels.
 """
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+import tempfile
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from PIL import Image
-from tiny_descriptors import COMMENTS, Teacher, comment
-from tiny_model import PIXEL_MEAN, PIXEL_STD, WIDTH, build_model, build_processor
-from tiny_photographs import SIZE, VIEWS, Photographs, to_pictures
+from tiny_descriptors import COMMENTS
+from tiny_lessons import GLOBAL_COMPONENTS, Lessons, make_lessons
+from tiny_model import ATTRIBUTES, PIXEL_MEAN, PIXEL_STD, WIDTH, build_model, build_processor
+from tiny_photographs import INTACT, LEVELS, SIZE, Photographs
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
 
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
+from roc4mllm.trainer.split_loss_config import SplitLossConfig
+from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
-EPOCHS, BATCH = 30, 16
-MUON_RATE, ADAM_RATE, WEIGHT_DECAY, WARM_UP, AVERAGING = 0.04, 1.5e-3, 0.05, 0.1, 0.99
+SEEING_STEPS, SEEING_BATCH = 900, 16
+STEPS, PAIRS = 500, 8  # a pair is an intact and a damaged view of one photograph
+MUON_RATE, SEEING_RATE, ADAM_RATE = 0.04, 1.5e-3, 5e-3
+WEIGHT_DECAY, WARM_UP, AVERAGING = 0.05, 0.1, 0.99
 TOKEN_DROPOUT = 0.1  # image tokens hidden from the text model in training
-TEACHER_SHARE = 0.5  # of the target; the rest are the photograph's own votes
-TEXT_WEIGHT = 0.2
-LOCAL_COMPONENTS, GLOBAL_COMPONENTS = 32, 96  # of colour histograms per patch; of all descriptors per picture
+TEXT_WEIGHT, SCORE_WEIGHT, BEAUTY_WEIGHT = 0.2, 3.0, 1.0
 
 
-# ---- lessons --------------------------------------------------------------------------------------------------------
+# ---- optimisers -----------------------------------------------------------------------------------------------------
 
 
-class Lessons(NamedTuple):
-    """Targets of every view of the training photographs."""
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon on the matrices, AdamW on the rest, as one optimiser."""
 
-    votes: torch.Tensor  # (P, V, N), shares
-    whole: torch.Tensor  # (P, V, K), components of the global descriptors
-    patches: torch.Tensor  # (P, V, 64, K), float16
-    sentences: torch.Tensor  # (P, V), index into COMMENTS
+    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], adam_rate: float):
+        rest = list(rest)
+        self.muon = torch.optim.Muon(list(matrices), lr=MUON_RATE, weight_decay=WEIGHT_DECAY, momentum=0.9)
+        wide = {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": WEIGHT_DECAY}
+        thin = {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0}
+        self.adamw = torch.optim.AdamW([wide, thin], lr=adam_rate, betas=(0.9, 0.98))
+        super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
 
-
-@torch.no_grad()
-def make_lessons(photos: Photographs) -> Lessons:
-    """What the views of these photographs teach; every constant is fitted to these photographs."""
-    count, views = photos.views.shape[:2]
-    scales = [(group[:, 0].mean(0), group[:, 0].std(0) + 1e-6) for group in photos.groups]
-    groups = [(group - mean) / std for group, (mean, std) in zip(photos.groups, scales, strict=True)]
-    rows = np.repeat(np.arange(count), 2)
-    teacher = Teacher([group[:, :2].flatten(0, 1) for group in groups], photos.shares.repeat_interleave(2, 0), rows)
-    taught = torch.stack([teacher.predict([group[:, view] for group in groups]) for view in range(views)], dim=1)
-    votes = TEACHER_SHARE * taught + (1 - TEACHER_SHARE) * photos.shares[:, None]  # (P, V, N)
-    joined = torch.cat([group / group.shape[-1] ** 0.5 for group in groups], dim=-1)  # (P, V, D)
-    sentences = [COMMENTS.index(line) for line in comment([group.flatten(0, 1) for group in photos.groups])]
-    return Lessons(
-        votes,
-        components(joined.flatten(0, 1), GLOBAL_COMPONENTS).reshape(count, views, -1),
-        patch_targets(photos.local),
-        torch.tensor(sentences).reshape(count, views),
-    )
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step of both, with the rates that a schedule has written into the groups."""
+        self.muon.param_groups, self.adamw.param_groups = self.param_groups[:1], self.param_groups[1:]
+        self.muon.step()
+        self.adamw.step()
+        self.zero_grad()  # the readout of a lesson is no part of the model, whose gradients alone the Trainer clears
 
 
-def components(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Principal components (B, K), scaled by the root of their spread: the strong ones count more, but not alone."""
-    covariance = torch.cov(values.T.double())
-    directions = torch.linalg.eigh(covariance).eigenvectors[:, -count:].float()
-    projected = (values - values.mean(0)) @ directions
-    spread = projected.std(0)
-    return (projected / (spread * spread.max()).sqrt()).clamp(-4, 4)
+def make_optimizer(model: nn.Module, readouts: nn.Module, adam_rate: float, steps: int):
+    """Optimiser of what is trained in model and readouts, and its schedule: warm up, then a half cosine."""
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    matrices = [weight for name, weight in named if weight.dim() == 2 and "embed" not in name and "head" not in name]
+    ours = {id(weight) for weight in matrices}
+    rest = [weight for _, weight in named if id(weight) not in ours] + list(readouts.parameters())
+    optimizer = MuonAndAdamW(matrices, rest, adam_rate)
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / (WARM_UP * steps)) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
-def patch_targets(local: torch.Tensor) -> torch.Tensor:
-    """Standardised local descriptors, the colour histogram of a patch as components, (P, V, 64, K) float16."""
-    flat = local.flatten(0, 2).float()  # (P · V · 64, D)
-    plain, colours = flat[:, :-144], flat[:, -144:]
-    plain = ((plain - plain.mean(0)) / (plain.std(0) + 1e-6)).clamp(-4, 4)
-    targets = torch.cat([plain, components(colours, LOCAL_COMPONENTS)], dim=1)
-    return targets.half().reshape(*local.shape[:3], -1)
+# ---- learning to see ------------------------------------------------------------------------------------------------
 
 
-# ---- training -------------------------------------------------------------------------------------------------------
+def learn_to_see(tower: nn.Module, photos: Photographs, lessons: Lessons, seed: int) -> None:
+    """Train the tower on what its tokens can tell of their patches and of the damage to the picture."""
+    told = ("blocks", "tones", "patches", "scores")
+    readouts = nn.ModuleDict({name: nn.Linear(WIDTH, getattr(lessons, name).shape[-1]) for name in told})
+    optimizer, schedule = make_optimizer(tower, readouts, SEEING_RATE, SEEING_STEPS)
+    generator = np.random.default_rng(seed)
+    count, views = photos.scores.shape[:2]
+    for step in range(SEEING_STEPS):
+        rows = torch.from_numpy(generator.integers(0, count, SEEING_BATCH))
+        shown = generator.integers(0, views, SEEING_BATCH)
+        shown[: SEEING_BATCH // 2] = generator.integers(INTACT, views, SEEING_BATCH // 2)
+        chosen = rows, torch.from_numpy(shown)
+        tokens = tower(pixels(photos.views[chosen])).last_hidden_state.unflatten(0, (SEEING_BATCH, 2))  # (B, 2, 64, H)
+        loss = token_loss(tokens, readouts, lessons, *chosen)
+        loss.backward()
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 99:
+            print(f"  seeing {step + 1}/{SEEING_STEPS} loss {loss.item():.3f}", flush=True)
 
 
-class Student(nn.Module):
-    """The scorer with two linear readouts that only training needs, of its score state and of its image tokens."""
+def token_loss(tokens, readouts, lessons: Lessons, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Error of blocks, of the patches of an intact picture, and of tones and damage as each token sees them."""
+    loss = functional.mse_loss(readouts["blocks"](tokens), lessons.blocks[rows, views].float())
+    tones = readouts["tones"](tokens)  # (B, 2, 64, D), each of them those of the whole picture
+    loss = loss + functional.mse_loss(tones, lessons.tones[rows, views][:, None, None].expand_as(tones))
+    if (intact := views < INTACT).any():
+        target = lessons.patches[rows[intact], views[intact]].float()
+        loss = loss + functional.mse_loss(readouts["patches"](tokens[intact, 0]), target)
+    scores = lessons.scores[rows, views]  # (B, K)
+    damage = (3 - scores.nan_to_num(100) * 0.03)[:, None, None]  # 0 to 3
+    errors = functional.smooth_l1_loss(told := readouts["scores"](tokens), damage.expand_as(told), reduction="none")
+    return loss + errors.mean((1, 2))[~scores.isnan()].mean()
 
-    def __init__(self, model: ROC4MLLMForImageAesthetics, lessons: Lessons):
-        super().__init__()
-        self.model = model
-        self.whole = nn.Linear(WIDTH, lessons.whole.shape[-1])
-        self.patches = nn.Linear(WIDTH, lessons.patches.shape[-1])
-        self.seen: dict[str, torch.Tensor] = {}
-        model.score_head.register_forward_pre_hook(lambda _, inputs: self.seen.update(state=inputs[0]))
-        llava = model.backbone.model
-        llava.vision_tower.register_forward_hook(lambda *call: self.seen.update(tokens=call[2].last_hidden_state))
-        llava.multi_modal_projector.register_forward_hook(lambda *call: hide_tokens(call[2], self.training))
 
-    def forward(self, batch: dict, votes, whole, patches) -> torch.Tensor:
-        """Sum of the four losses; descriptors by the share of their variance that stays unexplained."""
-        weights = {"text": TEXT_WEIGHT, "smooth_l1": 0.0, "ce": 1.0}
-        loss = self.model(**batch, votes=votes[:, None], loss_weights=weights).loss
-        global_error = functional.mse_loss(self.whole(self.seen["state"]), whole) / whole.var(0).mean()
-        return loss + global_error + functional.mse_loss(self.patches(self.seen["tokens"]), patches.float())
+# ---- learning to score ----------------------------------------------------------------------------------------------
+
+
+class PairedViews(Dataset):
+    """An intact and a damaged view of each photograph, as rows of a batch; each time other ones."""
+
+    def __init__(self, photos: Photographs, lessons: Lessons, texts: dict[str, torch.Tensor], seed: int):
+        self.photos, self.lessons, self.texts = photos, lessons, texts
+        self.generator = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.photos.views)
+
+    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+        views = self.photos.views.shape[1]
+        return [self.row(index, int(self.generator.integers(*ends))) for ends in ((0, INTACT), (INTACT, views))]
+
+    def row(self, index: int, view: int) -> dict[str, torch.Tensor]:
+        """Tensors of one view. What a picture is not told about, or nobody knows, is NaN."""
+        lessons, intact = self.lessons, view < INTACT
+        unknown = torch.full((LEVELS,), math.nan)
+        votes = lessons.votes[index, view] if intact else unknown
+        row = {name: values[self.photos.sentences[index, view]] for name, values in self.texts.items()}
+        return (
+            row
+            | {
+                "pixel_values": pixels(self.photos.views[index, view][None]),  # (2, 3, SIZE, SIZE)
+                "scores": torch.cat([torch.full((1,), math.nan), self.asked(lessons.scores[index, view])]),  # (A,)
+                "votes": torch.stack([votes, *[unknown] * (len(ATTRIBUTES) - 1)]),  # (A, N)
+                "whole": lessons.whole[index, view] if intact else torch.full(lessons.whole.shape[2:], math.nan),
+            }
+        )
+
+    def asked(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores of what is damaged and of one more attribute; else nearly every answer would be 100."""
+        known = torch.where(~scores.isnan())[0].numpy()
+        keep = (scores < 100).index_fill(0, torch.tensor([self.generator.choice(known)]), True)
+        return scores.where(keep, math.nan)
+
+
+def collate(pairs: list[list[dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    """A batch of all rows."""
+    rows = [row for pair in pairs for row in pair]
+    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return batch | {"pixel_values": batch["pixel_values"].flatten(0, 1)}
+
+
+class TinyTrainer(SplitLossTrainer):
+    """
+    Adds to the losses of text and scores the lesson on the whole picture, and the loss of beauty once more: one of six
+    attributes, it has few labels in a batch.
+    """
+
+    def __init__(self, model: ROC4MLLMForImageAesthetics, args: SplitLossConfig, **kwargs):
+        super().__init__(model=model, args=args, data_collator=collate, **kwargs)
+        self.readout = nn.Linear(WIDTH, GLOBAL_COMPONENTS)
+        nn.init.zeros_(self.readout.weight)
+        self.states = torch.zeros(0)
+        model.score_head.register_forward_pre_hook(lambda _, inputs: setattr(self, "states", inputs[0]))
+        connector = model.backbone.model.multi_modal_projector
+        connector.register_forward_hook(lambda module, _, tokens: hide_tokens(tokens, module.training))
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Ours, with its schedule."""
+        self.optimizer, self.schedule = make_optimizer(self.model, self.readout, ADAM_RATE, self.args.max_steps)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Ours."""
+        self.lr_scheduler = self.schedule
+        return self.schedule
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As in the parent; descriptors count by the share of their variance that stays unexplained."""
+        inputs = dict(inputs)
+        whole = inputs.pop("whole")  # (B, C)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        known = ~whole.isnan().any(1)
+        told = self.readout(self.states.unflatten(0, (len(whole), -1))[known, 0])  # of the first slot, beauty
+        loss = loss + functional.mse_loss(told, whole[known]) / whole[known].var(0).mean()
+        return loss + BEAUTY_WEIGHT * functional.cross_entropy(outputs.logits[known, 0], inputs["votes"][known, 0])
 
 
 def hide_tokens(tokens: torch.Tensor, training: bool) -> torch.Tensor:
@@ -117,64 +212,48 @@ def hide_tokens(tokens: torch.Tensor, training: bool) -> torch.Tensor:
     return tokens * functional.dropout(tokens.new_ones(tokens.shape[:2]), TOKEN_DROPOUT)[..., None]
 
 
-def make_optimizers(student: Student, steps: int) -> tuple[list, list]:
-    """Muon for the matrices between embedding and heads, AdamW for the rest; warm up, then a half cosine."""
-    named = dict(student.model.backbone.named_parameters())
-    matrices = [weight for name, weight in named.items() if weight.dim() == 2 and "embed" not in name]
-    ours = {id(weight) for weight in matrices}
-    rest = [weight for weight in student.parameters() if id(weight) not in ours]
-    decayed = [{"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": WEIGHT_DECAY}]
-    decayed += [{"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0}]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=WEIGHT_DECAY, momentum=0.9),
-        torch.optim.AdamW(decayed, lr=ADAM_RATE, betas=(0.9, 0.98)),
-    ]
+class AveragedWeights(TrainerCallback):
+    """Keeps a running mean of the weights."""
 
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / (WARM_UP * steps)) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+    def __init__(self, model: nn.Module):
+        self.mean = copy.deepcopy(model)
 
-    return optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    @torch.no_grad()
+    def on_step_end(self, args, state, control, model, **kwargs):
+        """Move the mean towards the present weights."""
+        share = min(AVERAGING, state.global_step / (9 + state.global_step))
+        for mean, weight in zip(self.mean.parameters(), model.parameters(), strict=True):
+            mean.lerp_(weight, 1 - share)
 
 
-def batches(count: int, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Photograph and view of each row, every photograph once per round, without end."""
-    order: list[int] = []
-    while True:
-        if len(order) < BATCH:
-            order += generator.permutation(count).tolist()
-        rows, order = np.array(order[:BATCH]), order[BATCH:]
-        yield rows, generator.integers(0, VIEWS, BATCH)
-
-
-def train(
-    photos: Photographs, seed: int, epochs: int = EPOCHS
-) -> tuple[ROC4MLLMForImageAesthetics, ROC4MLLMProcessor]:
+def train(photos: Photographs, seed: int) -> tuple[ROC4MLLMForImageAesthetics, ROC4MLLMProcessor]:
     """A scorer trained on these photographs and nothing else, with its processor."""
     torch.manual_seed(seed)
     processor = build_processor()
     model = build_model(processor)
     lessons = make_lessons(photos)
-    texts = training_texts(processor)
-    average = copy.deepcopy(model)  # before the student puts its hooks on the model
-    student = Student(model, lessons).train()
-    steps = epochs * len(photos.views) // BATCH
-    optimizers, schedules = make_optimizers(student, steps)
-    for step, (rows, views) in zip(
-        range(steps), batches(len(photos.views), np.random.default_rng(seed)), strict=False
-    ):
-        batch = {name: values[lessons.sentences[rows, views]] for name, values in texts.items()}
-        batch["pixel_values"] = pixels(photos.views[rows, views])
-        loss = student(batch, lessons.votes[rows, views], lessons.whole[rows, views], lessons.patches[rows, views])
-        student.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        for part in (*optimizers, *schedules):
-            part.step()
-        update_average(average, model, min(AVERAGING, (1 + step) / (10 + step)))
-        if step % 100 == 0 or step == steps - 1:
-            print(f"  step {step}/{steps} loss {loss.item():.3f}", flush=True)
-    average.config.score_head_trained = True
-    return average.eval(), processor
+    learn_to_see(model.backbone.model.vision_tower, photos, lessons, seed)
+    average = AveragedWeights(model)  # copied before the Trainer puts its hooks on the model
+    with tempfile.TemporaryDirectory() as folder:
+        options = SplitLossConfig(
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=PAIRS,
+            freeze=["vision_tower"],
+            text_weight=TEXT_WEIGHT,
+            smooth_l1_weight=0.0,
+            ce_weight=SCORE_WEIGHT,
+            seed=seed,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_steps=50,
+        )
+        dataset = PairedViews(photos, lessons, training_texts(processor), seed)
+        TinyTrainer(model, options, train_dataset=dataset, callbacks=[average]).train()
+    average.mean.config.score_head_trained = True
+    return average.mean.eval().requires_grad_(True), processor
 
 
 def training_texts(processor: ROC4MLLMProcessor) -> dict[str, torch.Tensor]:
@@ -183,24 +262,17 @@ def training_texts(processor: ROC4MLLMProcessor) -> dict[str, torch.Tensor]:
     return {name: values for name, values in texts.items() if name != "pixel_values"}
 
 
-def pixels(views: np.ndarray) -> torch.Tensor:
-    """What the processor makes of views (B, SIZE, SIZE, 3) uint8, (B, 3, SIZE, SIZE)."""
-    return (to_pictures(views) - PIXEL_MEAN) / PIXEL_STD
+def pixels(pictures: torch.Tensor) -> torch.Tensor:
+    """What the processor makes of pictures (B, 2, SIZE, SIZE, 3) uint8, (2 · B, 3, SIZE, SIZE)."""
+    return (pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, share: float) -> None:
-    """Move the averaged weights towards the present ones."""
-    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(weight, 1 - share)
-
-
-@torch.no_grad()
-def predict(model: ROC4MLLMForImageAesthetics, processor: ROC4MLLMProcessor, photos: Photographs) -> np.ndarray:
-    """Scores of photographs from their view 0, which is what the processor makes of them, (P,)."""
+def predict(model: ROC4MLLMForImageAesthetics, processor: ROC4MLLMProcessor, pictures: torch.Tensor) -> np.ndarray:
+    """Scores of prepared pictures (B, 2, SIZE, SIZE, 3), (B, A)."""
     text = processor(images=[Image.new("RGB", (SIZE, SIZE))])
     scores = []
-    for chunk in np.array_split(photos.views[:, 0], math.ceil(len(photos.views) / 32)):
+    for chunk in pictures.split(32):
         batch = {name: values.expand(len(chunk), -1) for name, values in text.items() if name != "pixel_values"}
-        scores.append(model(**batch, pixel_values=pixels(chunk)).scores[:, 0])
+        scores.append(model(**batch, pixel_values=pixels(chunk)).scores)
     return torch.cat(scores).numpy()
