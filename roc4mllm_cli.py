@@ -298,6 +298,8 @@ def describe(error: Exception) -> str:
     """An error in one line; those of the operating system without their number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return printable(f"{error.filename!r}: {error.strerror}")
+    if hasattr(error, "bad_rows"):  # one line for each of them
+        return "\n".join(map(printable, str(error).splitlines()))
     return printable(str(error))
 
 

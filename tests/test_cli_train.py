@@ -42,7 +42,7 @@ def test_a_csv_and_a_model_are_enough(ratings, tmp_path, capsys):
     assert "the bundled scorer" in said
     assert "about 12 steps of 8 pictures" in said
     assert "parameters are trained (100.00%)" in said
-    assert "on 10 pictures that were not trained on: SRCC" in said
+    assert "on 10 pictures, not trained on: SRCC" in said
     scorer = roc4mllm.load_scorer(str(out))
     records = scorer([str(tmp_path / "photos" / f"{index}.png") for index in (0, 39)])
     assert records[1]["score"] - records[0]["score"] > 0.5
@@ -117,6 +117,13 @@ def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_pat
         (["--loss-preset", "papre"], "paper-ava"),
         (["--tune", "2", "--eval-share", "0"], "without pictures to judge on"),
         (["--set", "eval_strategy=sometimes"], "sometimes"),
+        (["--lora-rank", "4"], "lora_rank without lora would do nothing"),
+        (["--set", "eval_share=ten"], "eval_share must be float, got 'ten'"),
+        (["--set", "freeze=vision_tower"], "freeze must be"),
+        (["--set", "per_device_train_batch_size=4.5"], "per_device_train_batch_size must be int, got 4.5"),
+        (["--set", "remove_unused_columns=true"], "leave it off"),
+        (["--tune", "2", "--eval-share", "0.03"], "without pictures to judge on"),
+        (["-m", "./nosuch"], "no folder './nosuch'"),
         (["--report-to", "swanlab"], "requires swanlab to be installed"),
         (["--attn-implementation", "flash_attention_2"], "FlashAttention2"),
     ],
@@ -152,7 +159,94 @@ def test_a_scorer_of_several_attributes_is_trained_on_those_that_are_rated(ratin
     rows = list(csv.DictReader(ratings.read_text().splitlines()))
     lines = [f"{tmp_path / row['path']},{(float(row['score']) - 1) * 1.5}" for row in rows]
     ratings.write_text("\n".join(["path,sharpness", *lines]) + "\n")
+    flags[flags.index(tmp_path / "out")] = tmp_path / "other"
     assert run(*flags, "--attributes", "sharpness") == 0
     assert "sharpness: 36 scores from 0 to 8.7" in capsys.readouterr().out
-    assert run(*flags, "--attributes", "light") == 2
+    assert run(*flags, "--attributes", "light", "-o", tmp_path / "third") == 2
     assert "'light'" in capsys.readouterr().err
+
+
+def quick(ratings, out, *more) -> int:
+    """One step."""
+    return run("--data", ratings, "-o", out, "--max-steps", 1, "--batch-size", 4, "--eval-share", 0, *more)
+
+
+def weights_in(folder) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name == "adapter" or path.suffix == ".safetensors"}
+
+
+def test_weights_of_an_earlier_training_of_another_kind_do_not_stay_behind(ratings, tmp_path, capsys):
+    out, keep = tmp_path / "out", ["--set", "save_strategy=no"]
+    (out / "unfinished").mkdir(parents=True)
+    (out / "unfinished" / "checkpoint-99").mkdir()
+    assert quick(ratings, out, "--lora", *keep) == 0
+    assert weights_in(out) == {"adapter", "score_head.safetensors"}
+    assert quick(ratings, out, *keep) == 0
+    assert weights_in(out) == {"model.safetensors"}
+    assert not roc4mllm.load_scorer(str(out)).model._hf_peft_config_loaded
+    assert quick(ratings, out, "--lora", *keep) == 0
+    assert weights_in(out) == {"adapter", "score_head.safetensors"}
+    assert not (out / "checkpoint-99").exists()
+
+
+def test_an_adapter_is_not_saved_over_the_model_below_it(ratings, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert quick(ratings, out, "--set", "save_strategy=no") == 0
+    assert quick(ratings, out, "-m", out, "--lora") == 2
+    assert "cannot be saved over the model" in capsys.readouterr().err
+    assert weights_in(out) == {"model.safetensors"}
+
+
+def test_resuming_what_is_finished_keeps_the_scorer_usable(ratings, tmp_path, capsys):
+    out = tmp_path / "out"
+    model, processor = scorer_parts("llava", score_range=(1, 7))
+    model.config.score_head_trained = False
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "fresh")
+    assert quick(ratings, out, "-m", tmp_path / "fresh") == 0
+    assert quick(ratings, out, "-m", tmp_path / "fresh", "--resume") == 0
+    assert roc4mllm.load_scorer(str(out))(str(tmp_path / "photos" / "1.png"))["error"] is None
+    assert quick(ratings, out, "-m", tmp_path / "fresh") == 2
+    assert "holds checkpoints of an earlier training" in capsys.readouterr().err
+    assert quick(ratings, out, "-m", tmp_path / "fresh", "--lora", "--resume") == 2
+    assert "holds a whole model on llava, the training is of an adapter on llava" in capsys.readouterr().err
+
+
+def test_what_was_noticed_about_the_data_is_said(ratings, tmp_path, capsys):
+    model, processor = backbone("llava")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "backbone")
+    flags = ["--data", ratings, "-m", tmp_path / "backbone", "-o", tmp_path / "out", "--dry-run"]
+    assert run(*flags) == 0
+    assert "note: " in (said := capsys.readouterr().out)
+    assert "guessed" in said.split("note: ", 1)[1]
+    assert run(*flags, "--eval-data", ratings) == 0
+    assert "note: 40 of these pictures are trained on too" in capsys.readouterr().out
+
+
+def test_secrets_and_what_is_of_one_run_are_not_saved(ratings, tmp_path, capsys):
+    assert quick(ratings, tmp_path / "out", "--set", "hub_token=hf_abcdef") == 0
+    assert "hf_abcdef" not in (tmp_path / "out" / "training.yaml").read_text()
+    assert quick(ratings, tmp_path / "out", "--resume") == 0
+    assert "resume:" not in (tmp_path / "out" / "training.yaml").read_text()
+
+
+def test_comments_alone_teach_no_score(ratings, tmp_path, capsys):
+    lines = ratings.read_text().splitlines()[1:]
+    ratings.write_text("\n".join(["path,comment", *(f"{line.split(',')[0]},calm light" for line in lines)]) + "\n")
+    model, processor = backbone("llava")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "backbone")
+    assert quick(ratings, tmp_path / "out", "-m", tmp_path / "backbone") == 0
+    assert "it has learned no scores" in capsys.readouterr().out
+
+
+def test_votes_and_range_of_the_held_out_pictures_are_kept(ratings, tmp_path, capsys):
+    lines = ratings.read_text().splitlines()[1:]
+    rows = [f"{line.split(',')[0]},0,1,2,3,{index % 3},0,1" for index, line in enumerate(lines)]
+    ratings.write_text("\n".join(["path,r1,r2,r3,r4,r5,r6,r7", *rows]) + "\n")
+    assert run("--data", ratings, "-o", tmp_path / "out", "--max-steps", 1) == 0
+    with (tmp_path / "out" / "held_out.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert json.loads(row["aesthetics_votes"])[:4] == [0, 1, 2, 3]
+    assert (row["score_min"], row["score_max"]) == ("1.0", "7.0")

@@ -55,16 +55,27 @@ def run(args: argparse.Namespace) -> int:
 def load(args: argparse.Namespace) -> Any:
     """The scorer. Whatever keeps it from loading is for the user to change, so it becomes a ValueError."""
     name = args.model or "the bundled model"
-    if args.model and looks_like_folder(args.model) and not os.path.isdir(args.model):
-        raise ValueError(f"there is no folder {args.model!r}; a model is a folder or a Hub name as in user/model")
-    bundled = args.model == BUNDLED_CHECKPOINT.name and not os.path.isdir(args.model)  # no Hub name: no user
+    model = known_model(args.model)
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
-        return load_scorer(None if bundled else args.model, allow_untrained=args.allow_untrained, **options)
+        return load_scorer(model, allow_untrained=args.allow_untrained, **options)
     # the last three: a device that torch lacks, a config with wrong values
     except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")
         raise ValueError(f"cannot load {name}{f' on {args.device}' if args.device else ''}: {reason}") from error
+
+
+def known_model(name: str | None) -> str | None:
+    """
+    A model as `load_scorer` takes it: `None` for the bundled one, which may be named.
+
+    Raises:
+        ValueError: If the name can only be a folder's, and there is none.
+    """
+    if name and looks_like_folder(name) and not os.path.isdir(name):
+        raise ValueError(f"there is no folder {name!r}; a model is a folder or a Hub name as in user/model")
+    bundled = name == BUNDLED_CHECKPOINT.name and not os.path.isdir(name)  # no Hub name: it has no user
+    return None if bundled else name
 
 
 def looks_like_folder(model: str) -> bool:

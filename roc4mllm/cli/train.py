@@ -4,7 +4,8 @@ import argparse
 from typing import Any
 
 from ..trainer.run_training import run_training
-from ..trainer.training_plan import TrainingPlan, read_plan
+from ..trainer.training_plan import TrainingPlan, parse_yaml, read_plan
+from .score import known_model
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,7 +17,9 @@ def run(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace) -> TrainingPlan:
     """The plan: the file's settings, then flags, then `--set`."""
     flags = {name: value for name, value in vars(args).items() if value is not None and name not in OWN}
-    return read_plan(args.config, flags | dict(setting(text) for text in args.set or ()))
+    plan = read_plan(args.config, flags | dict(setting(text) for text in args.set or ()))
+    plan.model = known_model(plan.model)
+    return plan
 
 
 OWN = {"command", "traceback", "config", "set", "dry_run"}  # of the command, not of a training
@@ -24,12 +27,10 @@ OWN = {"command", "traceback", "config", "set", "dry_run"}  # of the command, no
 
 def setting(text: str) -> tuple[str, Any]:
     """A `NAME=VALUE`, the value as YAML reads it."""
-    import yaml  # type: ignore[import-untyped]
-
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name.strip(), parse_yaml(value)
+    except ValueError as error:
         raise ValueError(f"--set {name}: {value!r} cannot be read: {error}") from error

@@ -38,7 +38,7 @@ def check_space(folder: str | os.PathLike, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{os.fspath(folder)!r} has {free / 1e9:.2f} GB of free space, one checkpoint takes about "
+            f"{os.fspath(folder)!r} has {free / 1e9:.2f} GB of free space, what is saved takes about "
             f"{needed / 1e9:.2f} GB. Free some, choose another output_dir, or train an adapter (LoRA)."
         )
 
@@ -65,6 +65,20 @@ def find_checkpoint(folder: str | os.PathLike) -> str:
     return found
 
 
+def refuse_checkpoints(folder: str | os.PathLike) -> None:
+    """
+    Refuse a folder with checkpoints of an earlier training, which would be taken for those of the new one.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    if os.path.isdir(folder) and get_last_checkpoint(os.fspath(folder)) is not None:
+        raise ValueError(
+            f"{os.fspath(folder)!r} holds checkpoints of an earlier training: resume it, remove them, or choose "
+            "another output_dir"
+        )
+
+
 def publish(unfinished: Path, final: Path) -> None:
     """Give a finished file or folder its name; a folder that has the name already, from an earlier run, makes room."""
     if final.is_dir():
@@ -72,4 +86,12 @@ def publish(unfinished: Path, final: Path) -> None:
     os.replace(unfinished, final)
 
 
-__all__ = ["UNFINISHED", "check_space", "check_writable", "checkpoint_bytes", "find_checkpoint", "publish"]
+__all__ = [
+    "UNFINISHED",
+    "check_space",
+    "check_writable",
+    "checkpoint_bytes",
+    "find_checkpoint",
+    "publish",
+    "refuse_checkpoints",
+]

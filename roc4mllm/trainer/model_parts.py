@@ -25,7 +25,9 @@ def named_parts(model: nn.Module) -> dict[str, NamedParameters]:
         ValueError: If the model names no parts.
     """
     start, owner = next(
-        ((name, part) for name, part in model.named_modules() if hasattr(part, "part_prefixes")), ("", None)
+        # asked of the class: peft's wrapper passes on what its model has
+        ((name, part) for name, part in model.named_modules() if hasattr(type(part), "part_prefixes")),
+        ("", None),
     )
     if owner is None:
         raise ValueError(f"{type(model).__name__} names no parts (`part_prefixes`), so none can be frozen or slowed.")

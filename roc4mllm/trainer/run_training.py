@@ -1,5 +1,5 @@
 """
-A training from its plan: data read and checked, model built or loaded, trained or tuned, saved as a scorer.
+A training from its plan: checked, described, trained or tuned, and saved as a scorer.
 
 Everything that can be wrong with settings, data and output folder is found before the first step.
 """
@@ -8,45 +8,25 @@ import csv
 import json
 import math
 import os
-import sys
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
-from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter
-from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
-from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
-from ..processing_roc4mllm.processing_roc4mllm import QUESTION, ROC4MLLMProcessor
-from .checkpoint_folders import find_checkpoint, publish
+from .checkpoint_folders import UNFINISHED, find_checkpoint, publish, refuse_checkpoints
 from .model_parts import describe_trainable
-from .rating_data import RatedPictures, read_ratings
-from .split_loss_config import SplitLossConfig
+from .rating_data import RatedPictures
 from .split_loss_trainer import SplitLossTrainer
 from .training_plan import TrainingPlan
+from .training_setup import Prepared, prepare, training_options
 from .tuning import DEFAULT_LORA_SPACE, DEFAULT_SPACE, checked_space, search
 
-BUNDLED = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
-LORA_LEARNING_RATE = 2e-4  # for fresh low-rank weights; that of the paper is for all weights
 FEW = 30
 RANGE = ("score_min", "score_max")  # columns that [`read_ratings`] knows
 Say = Callable[[str], None]
-
-
-@dataclass
-class Prepared:
-    """A plan with everything it needs, checked."""
-
-    plan: TrainingPlan
-    options: SplitLossConfig
-    train: RatedPictures
-    held_out: RatedPictures | None
-    processor: ROC4MLLMProcessor
-    build: Callable[[], ROC4MLLMForImageAesthetics]
 
 
 def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) -> dict[str, Any]:
@@ -64,12 +44,17 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     Raises:
         ValueError, OSError, ImportError: For settings, data or folders that the user has to change.
     """
+    if plan.tune:
+        checked_space(search_space(plan))
+    if not plan.resume:
+        refuse_checkpoints(plan.output_dir)
     options = training_options(plan)
     say = say if options.process_index == 0 else (lambda line: None)
     prepared = prepare(plan, options)
     trainer = make_trainer(prepared)
     for line in describe(prepared, trainer):
         say(line)
+    trainer.check_disk()
     if dry_run:
         return {}
     if options.should_save:
@@ -79,137 +64,8 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     trainer.train(resume_from_checkpoint=find_checkpoint(plan.output_dir) if plan.resume else None)
     metrics = trainer.evaluate() if prepared.held_out is not None else {}
     save_scorer(trainer, Path(plan.output_dir))
-    report_end(prepared, metrics, say)
+    report_end(prepared, trainer, metrics, say)
     return metrics
-
-
-# ---- settings, data and model ---------------------------------------------------------------------------------------
-
-
-def training_options(plan: TrainingPlan) -> SplitLossConfig:
-    """Options of the Trainer: those of the plan, and what suits a training from the command line."""
-    judged = bool(plan.eval_data or plan.eval_share)
-    defaults = {
-        "eval_strategy": "epoch" if judged else "no",
-        "save_strategy": "no" if plan.tune else "epoch",
-        "save_total_limit": 2,
-        "logging_steps": 0.02,  # a share of all steps
-        "dataloader_pin_memory": torch.accelerator.is_available(),
-        "disable_tqdm": not sys.stderr.isatty(),
-    }
-    if plan.lora:
-        defaults["learning_rate"] = LORA_LEARNING_RATE
-    try:
-        return SplitLossConfig(output_dir=plan.output_dir, **defaults | plan.training)
-    except TypeError as error:
-        raise ValueError(f"an option has a value of the wrong kind: {error}") from error
-
-
-def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
-    """Read the data and find out what has to be built."""
-    known = scorer_config(plan.model)
-    reading: dict[str, Any] = {
-        "attributes": plan.attributes,
-        "score_range": plan.score_range,
-        "num_levels": plan.num_levels,
-    }
-    if known is not None:
-        refuse_other_scorer(plan, known)
-        ranges = dict(zip(known.attributes, score_ranges(known.score_range, len(known.attributes)), strict=True))
-        reading["score_range"] = [ranges[name] for name in plan.attributes or known.attributes]
-        reading |= {"num_levels": known.num_levels, "known_attributes": known.attributes}
-    reading["pictures"] = plan.pictures
-    train = read_ratings(plan.data, split=plan.split, skip_bad_rows=plan.skip_bad_rows, **reading)
-    held_out = None
-    if plan.eval_data:
-        reading["score_range"] = reading["score_range"] or train.score_range
-        skip = plan.skip_bad_rows and Path(plan.skip_bad_rows).with_suffix(".eval.csv")
-        held_out = read_ratings(plan.eval_data, split=plan.eval_split, skip_bad_rows=skip, **reading)
-    elif plan.eval_share:
-        train, held_out = train.split(plan.eval_share, seed=options.seed)
-    if plan.tune and held_out is None:
-        raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
-    if known is None:
-        processor = new_processor(plan, train)
-        return Prepared(plan, options, train, held_out, processor, lambda: new_scorer(plan, train, processor))
-    processor = ROC4MLLMProcessor.from_pretrained(plan.model or str(BUNDLED))
-    return Prepared(plan, options, train, held_out, processor, lambda: known_scorer(plan))
-
-
-def scorer_config(model: str | None) -> ROC4MLLMConfig | None:
-    """The config of a scorer that is trained on; `None` for a multimodal LLM that has no score head yet."""
-    config = AutoConfig.from_pretrained(model or str(BUNDLED))
-    return config if isinstance(config, ROC4MLLMConfig) else None
-
-
-def refuse_other_scorer(plan: TrainingPlan, known: ROC4MLLMConfig) -> None:
-    """A trained scorer keeps its range, levels, attributes and question."""
-    if unknown := sorted(set(plan.attributes or ()) - set(known.attributes)):
-        raise ValueError(f"the scorer does not know {', '.join(unknown)}; it scores {', '.join(known.attributes)}")
-    for name, given in (("score_range", plan.score_range), ("num_levels", plan.num_levels)):
-        own = getattr(known, name)
-        if given is not None and given != own:
-            raise ValueError(f"the scorer has {name} {own}, not {given}; start from its backbone for another one")
-    if plan.question is not None:
-        raise ValueError("the scorer has a question of its own; start from its backbone for another one")
-
-
-def new_processor(plan: TrainingPlan, train: RatedPictures) -> ROC4MLLMProcessor:
-    """The backbone's processor with `[SCORE]` and the attributes of the data."""
-    return ROC4MLLMProcessor.from_backbone(plan.model, attributes=train.attributes, question=plan.question or QUESTION)
-
-
-def new_scorer(plan: TrainingPlan, train: RatedPictures, processor: ROC4MLLMProcessor) -> ROC4MLLMForImageAesthetics:
-    """A score head on a multimodal LLM."""
-    model = ROC4MLLMForImageAesthetics.from_backbone(
-        plan.model,
-        processor=processor,
-        num_levels=plan.num_levels or train.num_levels or 10,
-        score_range=train.score_range or (1.0, 10.0),  # none where only comments are known
-        **loading_options(plan),
-    )
-    return with_adapter(plan, model)
-
-
-def known_scorer(plan: TrainingPlan) -> ROC4MLLMForImageAesthetics:
-    """A scorer as it was saved."""
-    model = ROC4MLLMForImageAesthetics.from_pretrained(plan.model or str(BUNDLED), **loading_options(plan))
-    return with_adapter(plan, model)
-
-
-def with_adapter(plan: TrainingPlan, model: ROC4MLLMForImageAesthetics) -> ROC4MLLMForImageAesthetics:
-    """The model with fresh low-rank weights, if the plan wants them."""
-    if not plan.lora or has_adapter(model):  # one that is trained on keeps its own
-        return model
-    from .lora_recipe import add_lora
-
-    return add_lora(model, r=plan.lora_rank, alpha=plan.lora_alpha, dropout=plan.lora_dropout, parts=plan.lora_parts)
-
-
-def loading_options(plan: TrainingPlan) -> dict[str, Any]:
-    """How the weights are loaded: in float32 where all of them are trained, since small steps vanish in bfloat16."""
-    options: dict[str, Any] = {"dtype": plan.dtype or ("auto" if plan.lora else "float32")}
-    if plan.attn_implementation is not None:
-        options["attn_implementation"] = plan.attn_implementation
-    if plan.load_in_4bit:
-        options["quantization_config"] = four_bits()
-    return options
-
-
-def four_bits() -> Any:
-    """NF4 with double quantisation, as QLoRA (Dettmers et al., NeurIPS 2023) holds frozen weights."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ImportError('weights of 4 bits need bitsandbytes: pip install "roc4mllm[quant]"') from error
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -241,9 +97,11 @@ def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
         lines += ["data to judge on", prepared.held_out.summary()]
         if len(prepared.held_out) < FEW:
             lines.append(f"note: correlations on fewer than {FEW} pictures say little; state eval_data or eval_share")
+        if prepared.shared:
+            lines.append(f"note: {prepared.shared} of these pictures are trained on too, so they judge too well")
     name = plan.model or "roc4mllm-tiny, the bundled scorer (for trying things out; state a model for real work)"
     lines += [f"model: {name}", describe_trainable(model)]
-    lines += [f"note: {warning}" for warning in prepared.train.warnings]
+    lines += [f"note: {note}" for note in prepared.notes]
     batch = options.train_batch_size * options.gradient_accumulation_steps * options.world_size
     steps = options.max_steps
     if steps <= 0:
@@ -256,14 +114,20 @@ def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
     return lines
 
 
+def search_space(plan: TrainingPlan) -> dict[str, Any]:
+    """What to search: the plan's space, or one that suits most trainings."""
+    return plan.search_space or (DEFAULT_LORA_SPACE if plan.lora else DEFAULT_SPACE)
+
+
 def tune(prepared: Prepared, trainer: SplitLossTrainer, say: Say) -> dict[str, Any]:
     """Search settings, and save the best ones as a file that can be trained with."""
     plan = prepared.plan
-    space = checked_space(plan.search_space or (DEFAULT_LORA_SPACE if plan.lora else DEFAULT_SPACE))
-    best, srcc = search(trainer, space, plan.tune, prepared.options.seed)
+    best, srcc = search(trainer, search_space(plan), plan.tune, prepared.options.seed)
+    if not prepared.options.should_save:  # the main process alone knows the best
+        return best
     settings = {name: value for name, value in plan.to_dict().items() if name not in ("tune", "search_space")} | best
     path = Path(plan.output_dir) / "best_settings.yaml"
-    head = f"# best of {plan.tune} settings, SRCC {srcc:.4f} on the data to judge on\n"
+    head = f"# best of {plan.tune} settings, SRCC {srcc:.4f} on the pictures that chose them: judge on others\n"
     write_text(path, head + to_yaml(settings))
     say(f"best of {plan.tune}: SRCC {srcc:.4f} with {best}")
     say(f"train with them: roc4mllm train {path}")
@@ -272,27 +136,44 @@ def tune(prepared: Prepared, trainer: SplitLossTrainer, say: Say) -> dict[str, A
 
 def save_scorer(trainer: SplitLossTrainer, folder: Path) -> None:
     """Save model (or adapter) and processor; files appear under their names when all are written."""
-    unfinished = folder / "unfinished"
+    unfinished = folder / UNFINISHED
+    if trainer.args.should_save:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(unfinished))
     if not trainer.args.should_save:
         return
+    drop_weights(folder)
     for path in sorted(unfinished.iterdir()):
         publish(path, folder / path.name)
     unfinished.rmdir()
 
 
-def report_end(prepared: Prepared, metrics: dict[str, Any], say: Say) -> None:
+def drop_weights(folder: Path) -> None:
+    """Remove weights of an earlier training: those of another kind would stay beside the new ones, and be loaded."""
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
+        path.unlink()
+
+
+def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str, Any], say: Say) -> None:
     """The numbers, where the scorer is, and how to go on."""
     folder = prepared.plan.output_dir
     if prepared.held_out is not None:
         shown = {name: metrics.get(f"eval_{name}") for name in ("srcc", "plcc", "mae")}
         numbers = ", ".join(f"{k.upper()} {v:.3f}" for k, v in shown.items() if isinstance(v, float) and v == v)
-        say(f"on {len(prepared.held_out)} pictures that were not trained on: {numbers or 'too few for a correlation'}")
+        kind = f"{prepared.shared} of them trained on" if prepared.shared else "not trained on"
+        say(f"on {len(prepared.held_out)} pictures, {kind}: {numbers or 'too few scores for a correlation'}")
+    if not trainer.model.config.score_head_trained:
+        say(f"the model is in {folder}; it has learned no scores, since there were none to learn from")
+        return
     say(f"the scorer is in {folder}: roc4mllm score PICTURES -m {folder}")
     if prepared.held_out is not None and prepared.options.should_save:
         path = Path(folder) / "held_out.csv"
         if write_ratings(prepared.held_out, path):
             say(f"judge it in full: roc4mllm evaluate {folder} {path} -o report")
+        else:
+            say("the pictures to judge on lie in the data set itself: name it, or its split, to roc4mllm evaluate")
 
 
 def write_ratings(rated: RatedPictures, path: Path) -> bool:
@@ -304,7 +185,9 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
         return False
     ranges = set(score_ranges(rated.score_range, len(rated.attributes))) if rated.score_range else set()
     declared = dict(zip(RANGE, ranges.pop(), strict=True)) if len(ranges) == 1 else {}
-    columns = ["path", *rated.attributes, *(f"{name}_votes" for name in rated.attributes), *declared, *rated.columns]
+    voted = [f"{name}_votes" for name in rated.attributes if any(name in row["votes"] for row in rows)]
+    texts = [name for name in ("comment", "question") if any(row[name] for row in rows)]
+    columns = ["path", *rated.attributes, *voted, *texts, *declared, *rated.columns]
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -312,7 +195,8 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
         for row in rows:
             votes = {f"{name}_votes": json.dumps(counts) for name, counts in row["votes"].items()}
             picture = {"path": os.path.abspath(row["image"])}
-            writer.writerow(row["columns"] | row["scores"] | votes | declared | picture)
+            text = {name: row[name] for name in texts}
+            writer.writerow(row["columns"] | row["scores"] | votes | text | declared | picture)
     os.replace(partial, path)
     return True
 
@@ -334,4 +218,4 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-__all__ = ["Prepared", "run_training"]
+__all__ = ["run_training"]

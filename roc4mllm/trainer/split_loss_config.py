@@ -66,9 +66,6 @@ class SplitLossConfig(TrainingArguments):
             self.ddp_find_unused_parameters = not (self.activation_checkpointing_kwargs or {}).get("use_reentrant")
         if self.loss_preset not in PRESETS:
             raise ValueError(f"loss_preset must be one of {', '.join(PRESETS)}; got {self.loss_preset!r}.")
-        for name, value in PRESETS[self.loss_preset].items():
-            if getattr(self, f"{name}_weight") is None:
-                setattr(self, f"{name}_weight", value)
         self._check_losses()
         for part, rate in (self.learning_rates or {}).items():
             if not isinstance(rate, int | float) or rate < 0:
@@ -78,6 +75,8 @@ class SplitLossConfig(TrainingArguments):
         weights = self.loss_weights
         if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"Loss weights must be at least 0 and one of them above; got {weights}.")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns would drop the pictures, which the collator reads: leave it off.")
         if self.label_smoothing_factor:
             raise ValueError(
                 f"label_smoothing_factor={self.label_smoothing_factor} smooths classes of text, and would be applied "
@@ -86,8 +85,9 @@ class SplitLossConfig(TrainingArguments):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weights by the names that `forward` takes."""
-        return {name: getattr(self, f"{name}_weight") for name in LOSSES}
+        """Weights by the names that `forward` takes: a loss's own, or else the preset's (which may be searched)."""
+        own = {name: getattr(self, f"{name}_weight") for name in LOSSES}
+        return {name: PRESETS[self.loss_preset][name] if own[name] is None else own[name] for name in LOSSES}
 
     @property
     def n_gpu(self) -> int:

@@ -10,6 +10,7 @@ Paper: "Regression Over Classification: Assessing Image Aesthetics via Multimoda
 - a checkpoint appears under its name when it is complete; no file of it is pickled code
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -36,7 +38,7 @@ class SplitLossTrainer(Trainer):
     [`~transformers.Trainer`] with the losses of text and scores kept apart.
 
     Args:
-        model (`PreTrainedModel`): A model of this package, or peft's wrapper of one.
+        model (`PreTrainedModel`): A model of this package, with adapters or without.
         args ([`SplitLossConfig`], *optional*): Options.
         data_collator (callable, *optional*): Makes batches of rows; by default a [`RatingCollator`].
         processing_class (`ProcessorMixin`): The model's processor.
@@ -75,12 +77,25 @@ class SplitLossTrainer(Trainer):
         return model
 
     def train(self, *args, **kwargs):
-        """As in the parent, if the disk has room for a checkpoint."""
-        if self.args.should_save and self.model is not None:  # with a `model_init` it is made later
-            resumable = self.args.save_strategy != "no" and not self.args.save_only_model
-            needed = checkpoint_bytes(self.model, only_trained=has_adapter(self.model), with_optimizer=resumable)
-            check_space(self.args.output_dir, needed)
+        """As in the parent, if the disk has room for what will be saved."""
+        if self.model is not None:  # with a `model_init` it is made later
+            self.check_disk()
         return super().train(*args, **kwargs)
+
+    def check_disk(self) -> None:
+        """
+        Refuse an output folder without room for all checkpoints that lie there at once, and the model in the end.
+
+        Raises:
+            OSError: If so.
+        """
+        args, kind = self.args, {"only_trained": has_adapter(self.model)}
+        if args.should_save:
+            needed = checkpoint_bytes(self.model, with_optimizer=False, **kind)
+            if args.save_strategy != "no":
+                kept = (args.save_total_limit or 1) + 1  # an old one goes when the new one is complete
+                needed += kept * checkpoint_bytes(self.model, with_optimizer=not args.save_only_model, **kind)
+            check_space(args.output_dir, needed)
 
     # ---- losses -------------------------------------------------------------------------------------------------
 
@@ -101,7 +116,8 @@ class SplitLossTrainer(Trainer):
     def _mark_score_head(self, scores: torch.Tensor) -> None:
         """Say in the config that the score head is trained, as soon as there is a step with scores in it."""
         config = self.model.config
-        if getattr(config, "score_head_trained", True) or not scores > 0:
+        is_rated = any(self.args.loss_weights[name] for name in LOSSES if name != "text")
+        if getattr(config, "score_head_trained", True) or not is_rated or not scores > 0:
             return
         config.score_head_trained = any(p.requires_grad for _, p in named_parts(self.model)["score_head"])
 
@@ -119,7 +135,7 @@ class SplitLossTrainer(Trainer):
                 in evaluation, the parts are means over this batch.
         """
         inputs = dict(inputs)
-        if not self.args.text_weight:
+        if not self.args.loss_weights["text"]:
             inputs.pop("labels", None)  # no logits for text that does not count
         local = target_counts(inputs)
         counts = local if num_items_in_batch is None else num_items_in_batch
@@ -140,7 +156,10 @@ class SplitLossTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
-        """As in the parent; the loss and its parts are means over all tokens and scores, not over batches."""
+        """
+        As in the parent; the loss and its parts are means over all tokens and scores, not over batches. With several
+        processes the rows that fill up the last batch count twice.
+        """
         self._evaluation_losses.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._evaluation_losses.flush(self.accelerator)
@@ -175,6 +194,11 @@ class SplitLossTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(size, dataset, [self.data_collator.length(row) for row in dataset])
+
+    def _get_eval_sampler(self, eval_dataset):
+        if self.args.train_sampling_strategy == "group_by_length" and hasattr(self.data_collator, "length"):
+            return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+        return super()._get_eval_sampler(eval_dataset)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
@@ -226,16 +250,39 @@ class SplitLossTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         model = self.model if model is None else model
+        saved = check_kind(resume_from_checkpoint, self.model)
         if is_adapter_folder(resume_from_checkpoint):
             load_adapter_weights(model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if "score_head_trained" in saved:  # no step may be left that would say so
+            self.model.config.score_head_trained = saved["score_head_trained"]
 
     def _load_best_model(self) -> None:
         if is_adapter_folder(self.state.best_model_checkpoint):
             load_adapter_weights(self.model, self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
+
+
+def check_kind(checkpoint: str, model: nn.Module) -> dict[str, Any]:
+    """
+    The config of a checkpoint, if a training of `model` wrote it.
+
+    Raises:
+        ValueError: If it is an adapter and the model is whole, or the other way round, or it has another backbone.
+    """
+    path = Path(checkpoint) / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    own = model.config.to_dict()
+    kinds = ["an adapter" if kind else "a whole model" for kind in (is_adapter_folder(checkpoint), has_adapter(model))]
+    types = [(config.get("mllm_config") or config).get("model_type") for config in (saved, own)]
+    if kinds[0] != kinds[1] or (saved and types[0] != types[1]):
+        raise ValueError(
+            f"{checkpoint} holds {kinds[0]} on {types[0]}, the training is of {kinds[1]} on {types[1]}: resume with "
+            "the settings it was begun with, or begin in another folder"
+        )
+    return saved
 
 
 class LossMeans:

@@ -8,10 +8,13 @@ to `training`. A key that is neither is refused with the nearest known name.
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from huggingface_hub.dataclasses import type_validator
 
 from .split_loss_config import SplitLossConfig
 
@@ -81,17 +84,30 @@ class TrainingPlan:
             raise ValueError(f"eval_share must be a share from 0 to below 1, got {self.eval_share}")
         if self.load_in_4bit and not self.lora:
             raise ValueError("weights of 4 bits cannot be trained: load_in_4bit needs lora")
+        if self.lora_settings() and not self.lora:
+            raise ValueError(f"{', '.join(self.lora_settings())} without lora would do nothing: set lora too")
         if self.tune and self.resume:
             raise ValueError("tune starts every run anew: leave out resume")
 
+    def lora_settings(self) -> list[str]:
+        """Names of the settings of low-rank weights that are not at their defaults."""
+        given = (f for f in dataclasses.fields(self) if f.name.startswith("lora_"))
+        return [f.name for f in given if getattr(self, f.name) != default_of(f)]
+
     def to_dict(self) -> dict[str, Any]:
-        """The settings as a flat dict that [`read_plan`] takes; those at their defaults are left out."""
+        """The settings as a flat dict that [`read_plan`] takes, without defaults and what is secret or of one run."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "training"}
-        defaults = {f.name: getattr(DEFAULTS, f.name) for f in dataclasses.fields(self) if f.name != "data"}
-        return {name: value for name, value in fields.items() if value != defaults.get(name)} | self.training
+        defaults = {f.name: default_of(f) for f in dataclasses.fields(self)}
+        kept = {name: value for name, value in fields.items() if value != defaults[name] and name != "resume"}
+        return kept | {name: value for name, value in self.training.items() if not name.endswith("_token")}
 
 
-DEFAULTS = TrainingPlan(data="any")
+def default_of(known: dataclasses.Field) -> Any:
+    """The default of a field."""
+    made = known.default_factory
+    return known.default if made is dataclasses.MISSING else made()
+
+
 PLAN_KEYS = tuple(f.name for f in dataclasses.fields(TrainingPlan) if f.name != "training")
 # `output_dir` is the plan's; the others say whether to train or to evaluate, which is not asked here
 TRAINING_KEYS = tuple(
@@ -117,17 +133,31 @@ def read_plan(path: str | os.PathLike | None, overrides: Mapping[str, Any]) -> T
     settings = ({} if path is None else read_mapping(path)) | dict(overrides)
     refuse_unknown(settings, (*PLAN_KEYS, *TRAINING_KEYS), "setting")
     refuse_unknown(settings.get("search_space") or {}, TRAINING_KEYS, "option to search")
+    kinds = {**get_type_hints(SplitLossConfig), **get_type_hints(TrainingPlan)}
+    settings = {name: checked_kind(name, value, kinds[name]) for name, value in settings.items()}
     plan = {name: value for name, value in settings.items() if name in PLAN_KEYS}
-    return TrainingPlan(**plan, training={k: as_number(v) for k, v in settings.items() if k not in PLAN_KEYS})
+    return TrainingPlan(**plan, training={name: settings[name] for name in settings if name not in PLAN_KEYS})
+
+
+def checked_kind(name: str, value: Any, kind: Any) -> Any:
+    """A value, if it is of the kind that the setting is annotated with; a whole number will do for any number."""
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
+        value = float(value)
+    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+        value = int(value)
+    try:
+        type_validator(name, value, kind)
+    except TypeError as error:
+        raise ValueError(f"{name} must be {kind if get_args(kind) else kind.__name__}, got {value!r}") from error
+    return value
 
 
 def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
     """A YAML file that holds one mapping."""
-    import yaml  # type: ignore[import-untyped]
-
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{os.fspath(path)} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{os.fspath(path)} must hold settings as `name: value`, got {type(content).__name__}")
@@ -142,16 +172,29 @@ def refuse_unknown(names: Iterable[str], known: tuple[str, ...], kind: str) -> N
             raise ValueError(f"there is no {kind} {name!r}; did you mean {nearest[0]!r}?")
 
 
-def as_number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text, since its numbers want a dot."""
-    if isinstance(value, dict):
-        return {name: as_number(entry) for name, entry in value.items()}
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def parse_yaml(text: str) -> Any:
+    """
+    Content of a YAML text, with the scalars of YAML 1.2: `1e-4` is a number there and `no`, as in `save_strategy: no`,
+    a text. YAML 1.1, which the library reads, wants a dot in the one and makes the other `False`.
+
+    Raises:
+        ValueError: If it is not YAML.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
+    number = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
-__all__ = ["TrainingPlan", "read_mapping", "read_plan"]
+__all__ = ["TrainingPlan", "parse_yaml", "read_plan"]

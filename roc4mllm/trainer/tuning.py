@@ -66,7 +66,8 @@ def search(trainer: Any, space: Mapping[str, Any], trials: int, seed: int) -> tu
         seed (`int`): Of the choice of settings.
 
     Returns:
-        `tuple[dict, float]`: The best settings and their SRCC on the data to judge on.
+        `tuple[dict, float]`: The best settings and their SRCC on the data to judge on; of several processes only the
+        main one is told.
 
     Raises:
         ImportError: If optuna is not installed.
@@ -83,7 +84,7 @@ def search(trainer: Any, space: Mapping[str, Any], trials: int, seed: int) -> tu
         backend="optuna",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
-    return best.hyperparameters, best.objective
+    return ({}, float("nan")) if best is None else (best.hyperparameters, best.objective)
 
 
 __all__ = ["DEFAULT_LORA_SPACE", "DEFAULT_SPACE", "checked_space", "search", "suggester"]

@@ -7,7 +7,7 @@ import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 from roc4mllm.trainer.run_training import to_yaml, training_options
-from roc4mllm.trainer.training_plan import TrainingPlan, read_plan
+from roc4mllm.trainer.training_plan import TrainingPlan, parse_yaml, read_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "examples" / "accelerate").glob("*.yaml"))
@@ -99,3 +99,38 @@ def test_accelerate_reads_the_example(path):
 
 def test_every_way_to_several_devices_has_an_example():
     assert [path.stem for path in CONFIGS] == ["ddp", "fsdp2", "zero3"]
+
+
+def test_scalars_are_those_of_yaml_1_2():
+    text = "a: 1e-4\nb: no\nc: true\nd: 5\ne: 0.5\nf: -.5\ng: epoch\nh: [5e-6, on]\ni: null\n"
+    expected = {
+        "a": 1e-4,
+        "b": "no",
+        "c": True,
+        "d": 5,
+        "e": 0.5,
+        "f": -0.5,
+        "g": "epoch",
+        "h": [5e-6, "on"],
+        "i": None,
+    }
+    parsed = parse_yaml(text)
+    assert parsed == expected
+    assert isinstance(parsed["d"], int)
+
+
+def test_values_of_the_wrong_kind_are_refused(tmp_path):
+    for text, message in [
+        ("score_range: 7", "score_range must be"),
+        ("lora: 'yes please'", "lora must be bool"),
+        ("tune: x", "tune must be int"),
+        ("output_dir: null", "output_dir must be str"),
+        ("learning_rates: 3", "learning_rates must be"),
+        ("num_train_epochs: two", "num_train_epochs must be float"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_plan(written(tmp_path, f"data: a.csv\n{text}\n"), {})
+    assert read_plan(written(tmp_path, "data: a.csv\nseed: 3\nsave_strategy: no\n"), {}).training == {
+        "seed": 3,
+        "save_strategy": "no",
+    }

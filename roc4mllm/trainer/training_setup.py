@@ -1,0 +1,201 @@
+"""
+What a planned training needs: options, data that were read and checked, and how its model is built or loaded.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder
+from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
+from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
+from ..processing_roc4mllm.processing_roc4mllm import QUESTION, ROC4MLLMProcessor
+from .rating_data import RatedPictures, read_ratings
+from .split_loss_config import SplitLossConfig
+from .training_plan import TrainingPlan
+
+BUNDLED = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
+LORA_LEARNING_RATE = 2e-4  # for low-rank weights; that of the paper is for all weights
+FEWEST_TO_COMPARE = 3  # pictures: fewer have no rank correlation
+
+
+@dataclass
+class Prepared:
+    """A plan with everything it needs, checked; `notes` are for a person to read."""
+
+    plan: TrainingPlan
+    options: SplitLossConfig
+    train: RatedPictures
+    held_out: RatedPictures | None
+    processor: ROC4MLLMProcessor
+    build: Callable[[], ROC4MLLMForImageAesthetics]
+    shared: int = 0  # pictures to judge on that are trained on too
+    notes: list[str] = field(default_factory=list)
+
+
+def training_options(plan: TrainingPlan) -> SplitLossConfig:
+    """Options of the Trainer: those of the plan, and what suits a training from the command line."""
+    judged = bool(plan.eval_data or plan.eval_split or plan.eval_share)
+    defaults = {
+        "eval_strategy": "epoch" if judged else "no",
+        "save_strategy": "no" if plan.tune else "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 0.02,  # a share of all steps
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+    if trains_adapter(plan):
+        defaults["learning_rate"] = LORA_LEARNING_RATE
+    try:
+        return SplitLossConfig(output_dir=plan.output_dir, **defaults | plan.training)
+    except TypeError as error:
+        raise ValueError(f"an option has a value of the wrong kind: {error}") from error
+
+
+def trains_adapter(plan: TrainingPlan) -> bool:
+    """Whether low-rank weights are trained: new ones, or those of an adapter that is trained on."""
+    return plan.lora or (plan.model is not None and is_adapter_folder(plan.model))
+
+
+def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
+    """Read the data and find out what has to be built."""
+    refuse_same_folder(plan)
+    known = scorer_config(plan.model)
+    reading: dict[str, Any] = {
+        "attributes": plan.attributes,
+        "score_range": plan.score_range,
+        "num_levels": plan.num_levels,
+    }
+    if known is not None:
+        refuse_other_scorer(plan, known)
+        ranges = dict(zip(known.attributes, score_ranges(known.score_range, len(known.attributes)), strict=True))
+        reading["score_range"] = [ranges[name] for name in plan.attributes or known.attributes]
+        reading |= {"num_levels": known.num_levels, "known_attributes": known.attributes}
+    reading["pictures"] = plan.pictures
+    train = read_ratings(plan.data, split=plan.split, skip_bad_rows=plan.skip_bad_rows, **reading)
+    notes, held_out = list(train.warnings), None
+    if plan.eval_data or plan.eval_split:
+        reading["score_range"] = reading["score_range"] or train.score_range
+        skip = plan.skip_bad_rows and Path(plan.skip_bad_rows).with_suffix(".eval.csv")
+        source = plan.eval_data or plan.data
+        held_out = read_ratings(source, split=plan.eval_split, skip_bad_rows=skip, **reading)
+        notes += held_out.warnings
+    elif plan.eval_share:
+        train, held_out = train.split(plan.eval_share, seed=options.seed)
+    if plan.tune and (held_out is None or len(held_out) < FEWEST_TO_COMPARE):
+        raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
+    if known is None:
+        processor = new_processor(plan, train)
+        prepared = Prepared(plan, options, train, held_out, processor, lambda: new_scorer(plan, train, processor))
+    else:
+        processor = ROC4MLLMProcessor.from_pretrained(plan.model or str(BUNDLED))
+        prepared = Prepared(plan, options, train, held_out, processor, lambda: known_scorer(plan))
+    prepared.notes, prepared.shared = notes, count_shared(train, held_out)
+    return prepared
+
+
+def refuse_same_folder(plan: TrainingPlan) -> None:
+    """An adapter in the folder of the model below it would take that model's place."""
+    if plan.lora and plan.model and os.path.realpath(plan.model) == os.path.realpath(plan.output_dir):
+        raise ValueError(f"an adapter cannot be saved over the model that it is trained on: {plan.model}")
+
+
+def count_shared(train: RatedPictures, held_out: RatedPictures | None) -> int:
+    """How many files to judge on are trained on too."""
+    if held_out is None:
+        return 0
+    trained = {row["image"] for row in (train[i] for i in range(len(train))) if isinstance(row["image"], str)}
+    rows = (held_out[index] for index in range(len(held_out)))
+    return sum(isinstance(row["image"], str) and row["image"] in trained for row in rows)
+
+
+def scorer_config(model: str | None) -> ROC4MLLMConfig | None:
+    """The config of a scorer that is trained on; `None` for a multimodal LLM that has no score head yet."""
+    config = AutoConfig.from_pretrained(model or str(BUNDLED))
+    return config if isinstance(config, ROC4MLLMConfig) else None
+
+
+def refuse_other_scorer(plan: TrainingPlan, known: ROC4MLLMConfig) -> None:
+    """A trained scorer keeps its range, levels, attributes and question."""
+    if unknown := sorted(set(plan.attributes or ()) - set(known.attributes)):
+        raise ValueError(f"the scorer does not know {', '.join(unknown)}; it scores {', '.join(known.attributes)}")
+    for name, given in (("score_range", plan.score_range), ("num_levels", plan.num_levels)):
+        own = getattr(known, name)
+        if given is not None and given != own:
+            raise ValueError(f"the scorer has {name} {own}, not {given}; start from its backbone for another one")
+    if plan.question is not None:
+        raise ValueError("the scorer has a question of its own; start from its backbone for another one")
+
+
+def new_processor(plan: TrainingPlan, train: RatedPictures) -> ROC4MLLMProcessor:
+    """The backbone's processor with `[SCORE]` and the attributes of the data."""
+    return ROC4MLLMProcessor.from_backbone(plan.model, attributes=train.attributes, question=plan.question or QUESTION)
+
+
+def new_scorer(plan: TrainingPlan, train: RatedPictures, processor: ROC4MLLMProcessor) -> ROC4MLLMForImageAesthetics:
+    """A score head on a multimodal LLM."""
+    model = ROC4MLLMForImageAesthetics.from_backbone(
+        plan.model,
+        processor=processor,
+        num_levels=plan.num_levels or train.num_levels or 10,
+        score_range=train.score_range or (1.0, 10.0),  # none where only comments are known
+        **loading_options(plan),
+    )
+    return with_adapter(plan, model)
+
+
+def known_scorer(plan: TrainingPlan) -> ROC4MLLMForImageAesthetics:
+    """A scorer as it was saved."""
+    model = ROC4MLLMForImageAesthetics.from_pretrained(plan.model or str(BUNDLED), **loading_options(plan))
+    return with_adapter(plan, model)
+
+
+def with_adapter(plan: TrainingPlan, model: ROC4MLLMForImageAesthetics) -> ROC4MLLMForImageAesthetics:
+    """The model with fresh low-rank weights, if the plan wants them."""
+    if has_adapter(model):  # one that is trained on keeps its own
+        if plan.lora_settings():
+            raise ValueError(
+                f"{plan.model} is an adapter, which keeps its rank and parts: leave out the lora_ settings"
+            )
+        return model
+    if not plan.lora:
+        return model
+    from .lora_recipe import add_lora
+
+    return add_lora(model, r=plan.lora_rank, alpha=plan.lora_alpha, dropout=plan.lora_dropout, parts=plan.lora_parts)
+
+
+def loading_options(plan: TrainingPlan) -> dict[str, Any]:
+    """How the weights are loaded: in float32 where all of them are trained, since small steps vanish in bfloat16."""
+    options: dict[str, Any] = {"dtype": plan.dtype or ("auto" if trains_adapter(plan) else "float32")}
+    if plan.attn_implementation is not None:
+        options["attn_implementation"] = plan.attn_implementation
+    if plan.load_in_4bit:
+        options["quantization_config"] = four_bits()
+    return options
+
+
+def four_bits() -> Any:
+    """NF4 with double quantisation, as QLoRA (Dettmers et al., NeurIPS 2023) holds frozen weights."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ImportError('weights of 4 bits need bitsandbytes: pip install "roc4mllm[quant]"') from error
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+__all__ = ["Prepared", "prepare", "training_options"]
