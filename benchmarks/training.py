@@ -31,7 +31,7 @@ from roc4mllm.trainer.rating_data import read_ratings
 
 ROWS, POSITIONS, SUPERVISED = 4, 512, 16
 IMAGE_TOKENS = 256
-PICTURES = 64  # of one round of `evaluate`
+PICTURES = 256  # of one round of `evaluate`; a held-out part has hundreds, AVA's test set 20 000
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 RESULTS = Path(__file__).parent / "results" / "training.md"
 
@@ -123,7 +123,8 @@ def head(clock: str) -> str:
 
 LLaVA of random weights: Llama {text}, vocabulary {scoring.VOCABULARY}, CLIP {vision}, float32; {ROWS} rows of
 {POSITIONS} positions, {IMAGE_TOKENS} of them image tokens and {SUPERVISED} supervised; AdamW. `evaluate` is that of \
-the bundled checkpoint.
+the bundled checkpoint
+with metrics and their intervals of 1000 resamples; reading the ratings comes before it and is not timed.
 Times: median ratio of {scoring.PAIRS} interleaved pairs; in detail their middle half and the median of each side.
 glibc keeps freed memory (`keep_freed_memory` in `scoring.py` says why).
 {datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \

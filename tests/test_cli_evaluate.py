@@ -10,6 +10,7 @@ import pytest
 from tiny import photo, scorer_parts
 
 import roc4mllm
+from roc4mllm.cli.evaluate import in_options
 from roc4mllm_cli import main
 
 COUNT = 12
@@ -148,9 +149,24 @@ def test_what_does_not_fit_the_model_or_the_data_is_named(model, capsys):
     )
     assert "No column for the attribute 'color'" in error_line(capsys, *data, "--attributes", "aesthetics,color")
     assert "no column 'style' to group by" in error_line(capsys, *data, "--by", "style")
-    assert "--cut 9 is not inside the score range of aesthetics, 1 to 5" in error_line(capsys, *data, "--cut", "9")
+    assert "the cut 9 is not inside the score range of aesthetics, 1 to 5" in error_line(capsys, *data, "--cut", "9")
     pd.read_csv("ratings.csv").rename(columns={"score": "liked"}).to_csv("ratings.csv", index=False)
     assert "the file has 'path', 'liked', 'split', 'theme'" in error_line(capsys, *data)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("State the score_range, or set rescale=True to", "State the --score-range, or set --rescale to"),
+        ("pass their folder as pictures.", "pass their folder with --pictures."),
+        ("the model's range; a file with skip_bad_rows", "the model's range; a file with --skip-bad-rows"),
+        ("no column 'my score_range' in /data/score_range.csv", None),
+        ("""no file "it's score_range", nor rescale=True/cut=5 or x_score_range""", None),
+        ("score_range.csv, line 3: as pictureset", None),
+    ],
+)
+def test_only_names_of_arguments_become_options(message, shown):
+    assert in_options(message) == (shown or message)
 
 
 def test_without_matplotlib_one_line_says_what_to_install(model, capsys, monkeypatch):

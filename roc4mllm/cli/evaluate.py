@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 
 from ..inference.score_table import shown
@@ -15,9 +16,10 @@ OPTIONS = {  # by what a message of the Python functions says
     "skip_bad_rows": "--skip-bad-rows",
     "rescale=True": "--rescale",
     "score_range": "--score-range",
-    "cut=": "--cut ",
     "as pictures": "with --pictures",
 }
+QUOTED = r"""(?<!\w)(['"]).*?\1(?!\w)"""  # what a user wrote; the apostrophe of `model's` opens nothing
+ARGUMENT = rf"(?<!\S)(?:{'|'.join(OPTIONS)})(?=[.,;:]?(?:\s|$))"  # whole words: neither paths nor longer names
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +69,5 @@ def data_name(args: argparse.Namespace) -> str:
 
 
 def in_options(text: str) -> str:
-    """A message that names arguments of Python, with the options of the command instead."""
-    for argument, option in OPTIONS.items():
-        text = text.replace(argument, option)
-    return text
+    """A message that names arguments of Python, with the options of the command instead; quotations stay."""
+    return re.sub(f"{QUOTED}|{ARGUMENT}", lambda found: OPTIONS.get(found[0], found[0]), text)

@@ -136,7 +136,9 @@ class Scale:
             )
         cut = sum(labels) / 2 if cut is None else cut
         if not labels[0] < cut < labels[1]:
-            raise ValueError(f"cut={cut:g} is not inside the score range of {name}, {labels[0]:g} to {labels[1]:g}")
+            raise ValueError(
+                f"the cut {cut:g} is not inside the score range of {name}, {labels[0]:g} to {labels[1]:g}"
+            )
         return cls(model, labels, cut, assumed)
 
     @property

@@ -14,14 +14,14 @@ from .evaluation_results import AttributeResult, Evaluation, scored_pairs
 from .image_aesthetics_metric.score_agreement import Array, logistic
 
 BLUE, ORANGE, GREY, PALE = "#2b6ca3", "#c2410c", "#6b7280", "#e5e7eb"
-PANEL = 4.2  # inches, 630 pixels: a phone's width at twice its density
+WIDTH, HEIGHT = 4.2, 5.2  # inches of a panel, 630 pixels wide: a phone's width at twice its density
 DOTS_PER_INCH = 150
 
 
 def summary_png(evaluation: Evaluation) -> bytes:
     """All panels in one picture, a row per attribute."""
     names = list(evaluation.results)
-    figure = make_figure(PANEL * len(PANELS), PANEL * len(names))
+    figure = make_figure(WIDTH * len(PANELS), HEIGHT * len(names))
     rows = figure.subplots(len(names), len(PANELS), squeeze=False)
     for name, axes in zip(names, rows, strict=True):
         for title, axis in zip(PANELS, axes, strict=True):
@@ -32,7 +32,7 @@ def summary_png(evaluation: Evaluation) -> bytes:
 
 def panel_png(evaluation: Evaluation, name: str, title: str) -> bytes:
     """One panel of one attribute."""
-    figure = make_figure(PANEL, PANEL)
+    figure = make_figure(WIDTH, HEIGHT)
     draw_panel(figure.subplots(), title, evaluation, name)
     return as_png(figure)
 
@@ -63,9 +63,9 @@ def draw_panel(axis: Any, title: str, evaluation: Evaluation, name: str) -> None
     if not result.n:
         axis.text(0.5, 0.5, "no picture has both label and prediction", ha="center", transform=axis.transAxes)
         return
-    draw, corner = PANELS[title]
-    draw(axis, result, *scored_pairs(evaluation.pictures, name))
-    axis.legend(fontsize="small", loc=corner)
+    PANELS[title](axis, result, *scored_pairs(evaluation.pictures, name))
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}  # below the axes it covers no point
+    axis.legend(fontsize="small", frameon=False, **below)
 
 
 def draw_scatter(axis: Any, result: AttributeResult, predicted: Array, labels: Array) -> None:
@@ -85,21 +85,24 @@ def draw_residuals(axis: Any, result: AttributeResult, predicted: Array, labels:
     for segment in result.segments:
         if segment.bias is not None:
             label = "mean of 0–20–80–100 % of labels" if segment is result.segments[0] else None
-            axis.plot(segment.labels, [segment.bias] * 2, color=ORANGE, linewidth=3, label=label)
+            axis.plot(segment.limits, [segment.bias] * 2, color=ORANGE, linewidth=3, label=label)
     axis.set(xlabel="label", ylabel="prediction − label")
 
 
 def draw_calibration(axis: Any, result: AttributeResult, predicted: Array, labels: Array) -> None:
-    """Mean prediction of each tenth of the labels, with the mean predicted spread where it is known."""
-    tenths = [tenth for tenth in result.deciles if tenth.n]
-    rows = [(tenth.label_mean, tenth.predicted_mean, tenth.predicted_std) for tenth in tenths]
-    label, mean, std = np.array(rows, dtype=float).T  # None becomes NaN
+    """
+    Mean label over mean prediction of each tenth of the predictions. Where the spread of single votes is predicted, a
+    band round the identity shows it; mean labels, each of many votes, should lie well within.
+    """
+    tenths = [tenth for tenth in result.calibration if tenth.n]
+    rows = [(tenth.predicted_mean, tenth.label_mean, tenth.predicted_std) for tenth in tenths]
+    mean, label, std = np.array(rows, dtype=float).T  # None becomes NaN
     draw_identity(axis, mean, label)
     if not np.isnan(std).any():
         shade = {"color": BLUE, "alpha": 0.15, "linewidth": 0}
-        axis.fill_between(label, mean - std, mean + std, label="± predicted std", **shade)
-    axis.plot(label, mean, color=BLUE, marker="o", label="mean of a tenth of the labels")
-    axis.set(xlabel="mean label", ylabel="mean prediction")
+        axis.fill_between(mean, mean - std, mean + std, label="prediction ± predicted std of votes", **shade)
+    axis.plot(mean, label, color=BLUE, marker="o", label="mean of a tenth of the predictions")
+    axis.set(xlabel="mean prediction", ylabel="mean label")
 
 
 def draw_points(axis: Any, x: Array, y: Array) -> None:
@@ -117,8 +120,4 @@ def draw_identity(axis: Any, x: Array, y: Array) -> tuple[float, float]:
     return limits
 
 
-PANELS = {  # by title: what draws it, and the corner that is mostly empty
-    "label against prediction": (draw_scatter, "upper left"),
-    "residuals": (draw_residuals, "upper right"),
-    "calibration": (draw_calibration, "upper left"),
-}
+PANELS = {"label against prediction": draw_scatter, "residuals": draw_residuals, "calibration": draw_calibration}

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .evaluation_parts import SMALL_GROUP
 from .evaluation_results import AttributeResult, Evaluation, PredictedPicture
-from .metrics_aesthetics import SMALL_GROUP, Measurement
+from .metrics_aesthetics import Measurement
 
 FILES = ("metrics.json", "predictions.csv", "report.png", "report.html")
 LISTED = 20  # groups and failures that a table shows; metrics.json has all
@@ -95,7 +96,7 @@ def segment_table(result: AttributeResult) -> Table:
     rows = [["labels", "from", "to", "n", "MAE", "bias"]]
     for segment in result.segments:
         start, end = (f"{100 * share:g}" for share in segment.shares)
-        ends = [digits(end) for end in segment.labels]
+        ends = [digits(end) for end in segment.limits]
         rows.append([f"{start}–{end} %", *ends, str(segment.n), digits(segment.mae), digits(segment.bias, sign=True)])
     return Table(rows, "bias: mean of prediction − label; a label at a limit belongs to the lower segment")
 

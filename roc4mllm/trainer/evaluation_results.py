@@ -9,17 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .evaluation_parts import Group, Segment, label_segments, measure_groups, prediction_tenths
 from .image_aesthetics_metric.score_agreement import Array
-from .metrics_aesthetics import (
-    DECILES,
-    Group,
-    Measurement,
-    Segment,
-    label_segments,
-    measure_agreement,
-    measure_groups,
-    vote_distances,
-)
+from .metrics_aesthetics import Measurement, measure_agreement, vote_distances
 
 Range = tuple[float, float]
 
@@ -62,7 +54,8 @@ class AttributeResult:
         failed (`int`): Pictures with a label and no prediction.
         metrics (`dict[str, Measurement]`): By name, as `measure_agreement` gives them.
         curve (`list[float]`, *optional*): β₁ to β₄ of the logistic curve.
-        segments, deciles (`list[Segment]`): Fifths at the ends of the labels and the middle; tenths.
+        segments (`list[Segment]`): Of the labels: fifths at both ends and the middle.
+        calibration (`list[Segment]`): Tenths of the predictions.
         groups (`list[Group]`): By value of the column asked for.
     """
 
@@ -73,7 +66,7 @@ class AttributeResult:
     metrics: dict[str, Measurement]
     curve: list[float] | None
     segments: list[Segment]
-    deciles: list[Segment]
+    calibration: list[Segment]
     groups: list[Group]
 
 
@@ -178,7 +171,7 @@ def measure_attribute(
         metrics=metrics,
         curve=None if curve is None else curve.tolist(),
         segments=label_segments(predicted, labels),
-        deciles=label_segments(predicted, labels, DECILES, stds),
+        calibration=prediction_tenths(predicted, labels, stds),
         groups=measure_groups(predicted, labels, [str(picture.columns[by]) for picture in scored]) if by else [],
     )
 

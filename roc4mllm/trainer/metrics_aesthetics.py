@@ -1,5 +1,5 @@
 """
-Metrics of one attribute: with bootstrap intervals, by segment of the labels and by group. And metrics for a Trainer.
+Metrics of one attribute, with bootstrap intervals; and metrics for a Trainer.
 
 The formulas are in `image_aesthetics_metric/score_agreement.py`, beside the script that `evaluate.load(METRIC_PATH)`
 loads without network. Names of axes: n pictures, N levels.
@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from ..modeling_roc4mllm.loss_aesthetics import earth_movers_distance, votes_to_distribution
+from .evaluation_parts import known
 from .image_aesthetics_metric.score_agreement import (
     Array,
     accuracy,
@@ -32,10 +32,7 @@ from .image_aesthetics_metric.score_agreement import (
 )
 
 METRIC_PATH = os.fspath(Path(__file__).parent / "image_aesthetics_metric")  # for `evaluate.load`
-SEGMENTS = (0.0, 0.2, 0.8, 1.0)  # the lowest and the highest fifth of the labels, where scorers shrink to the middle
-DECILES = tuple(tenth / 10 for tenth in range(11))
 FEWEST_FOR_INTERVAL = 10  # pictures: of fewer, resamples show little of what other pictures would have shown
-SMALL_GROUP = 30  # pictures; the standard error of a correlation of 0.5 is then about 0.14
 MOST_COUNTS = 500_000  # in one chunk of resamples: 4 MB, which fits into caches
 
 Statistic = Callable[[Array], Array]  # from counts of shape (..., n) to values of shape (...)
@@ -56,43 +53,6 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """
-    Pictures whose labels lie in one part of all labels; the means and errors of no picture are `None`.
-
-    Args:
-        shares (`tuple[float, float]`): Which part, as quantiles of the labels: 0.8 and 1 are the highest fifth.
-        labels (`tuple[float, float]`): The labels at these quantiles. A label at an inner limit belongs to the lower
-            segment, so equal labels stay together and no picture is lost or counted twice.
-        n (`int`): Pictures in it.
-        label_mean, predicted_mean (`float`, *optional*): Means in units of the labels.
-        predicted_std (`float`, *optional*): Mean spread of the predicted distributions, where these are known.
-        mae, bias (`float`, *optional*): Mean absolute error, and mean of prediction − label, in units of the labels.
-    """
-
-    shares: tuple[float, float]
-    labels: tuple[float, float]
-    n: int
-    label_mean: float | None = None
-    predicted_mean: float | None = None
-    predicted_std: float | None = None
-    mae: float | None = None
-    bias: float | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Pictures with one value of a column; `small` below 30 of them. Numbers as in [`Measurement`] and [`Segment`]."""
-
-    name: str
-    n: int
-    srcc: float | None
-    plcc: float | None
-    mae: float
-    small: bool
 
 
 # Metrics with intervals ----------------------------------------------------------------------------------------------
@@ -202,61 +162,6 @@ def vote_distances(distributions: Array, votes: Array) -> dict[str, Array]:
     }
 
 
-# Parts of the pictures -----------------------------------------------------------------------------------------------
-
-
-def label_segments(
-    predicted: Array, labels: Array, shares: Sequence[float] = SEGMENTS, stds: Array | None = None
-) -> list[Segment]:
-    """
-    Errors and means by quantile of the labels.
-
-    Args:
-        predicted (`np.ndarray` of shape `(n,)`): Predicted scores.
-        labels (`np.ndarray` of shape `(n,)`): Rated scores in the same units.
-        shares (sequence of `float`, *optional*, defaults to 0, 0.2, 0.8 and 1): Limits of the segments, as quantiles.
-        stds (`np.ndarray` of shape `(n,)`, *optional*): Predicted spreads; NaN where unknown.
-
-    Returns:
-        `list[Segment]`: the lowest labels first; empty without pictures.
-    """
-    if not len(labels):
-        return []
-    limits = np.quantile(labels, shares)
-    place = np.searchsorted(limits[1:-1], labels)  # a label at a limit goes below it
-    stds = np.full(len(labels), np.nan) if stds is None else stds
-    segments = []
-    for index, (start, end) in enumerate(pairwise(shares)):
-        inside = place == index
-        ends = (float(limits[index]), float(limits[index + 1]))
-        means = segment_means(predicted[inside], labels[inside], stds[inside])
-        segments.append(Segment((start, end), ends, int(inside.sum()), **means))
-    return segments
-
-
-def segment_means(predicted: Array, labels: Array, stds: Array) -> dict[str, float | None]:
-    """Means and errors of the pictures of a segment."""
-    values = {"label_mean": labels, "predicted_mean": predicted, "predicted_std": stds}
-    values |= {"mae": np.abs(predicted - labels), "bias": predicted - labels}
-    return {name: known(weighted_mean(value)) for name, value in values.items()}
-
-
-def measure_groups(predicted: Array, labels: Array, names: Sequence[str]) -> list[Group]:
-    """SRCC, PLCC and MAE of the pictures of each name; the largest group first, equal ones by name."""
-    column = np.array(names, dtype=object)
-    groups = []
-    for name in sorted(set(names)):
-        x, y = predicted[column == name], labels[column == name]
-        small = len(y) < SMALL_GROUP
-        groups.append(Group(name, len(y), known(srcc(x, y)), known(plcc(x, y)), float(mae(x, y)), small))
-    return sorted(groups, key=lambda group: -group.n)
-
-
-def known(value: Array | float) -> float | None:
-    """A number, or `None` for NaN."""
-    return None if np.isnan(value) else float(value)
-
-
 # For a Trainer -------------------------------------------------------------------------------------------------------
 
 
@@ -301,12 +206,8 @@ def first_array(part: Any) -> Array:
 
 __all__ = [
     "METRIC_PATH",
-    "Group",
     "Measurement",
-    "Segment",
     "aesthetics_metrics",
-    "label_segments",
     "measure_agreement",
-    "measure_groups",
     "vote_distances",
 ]

@@ -71,10 +71,10 @@ def test_metrics_are_those_of_the_scores_of_the_pipeline(scorer, album, scores):
         intervals = [metric for metric in result.metrics.values() if metric.low is not None]
         assert len(intervals) >= 6  # a curve that jumps to one outlier is constant in resamples without it
         assert [metric for metric in intervals if not metric.low <= metric.value <= metric.high] == []
-        assert sum(tenth.n for tenth in result.deciles) == result.n
+        assert sum(tenth.n for tenth in result.calibration) == result.n
     assert list(found.results["color"].metrics) == ["srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse", "accuracy"]
-    assert found.results["aesthetics"].deciles[0].predicted_std > 0
-    assert found.results["color"].deciles[0].predicted_std is None  # a record tells the spread of the first alone
+    assert found.results["aesthetics"].calibration[0].predicted_std > 0
+    assert found.results["color"].calibration[0].predicted_std is None  # a record tells the spread of the first alone
 
 
 def test_predictions_keep_the_order_of_the_data_and_short_paths(scorer, album, scores):
@@ -194,7 +194,7 @@ def test_votes_over_other_levels_have_no_emd_and_say_why(scorer, album, scores):
             "taste cannot be compared: the model scores aesthetics, color, the data rate aesth",
         ),
         ({"by": "style"}, "no column 'style' to group by; further columns: theme"),
-        ({"cut": 7.0}, "cut=7 is not inside the score range of aesthetics, 1 to 7"),
+        ({"cut": 7.0}, "the cut 7 is not inside the score range of aesthetics, 1 to 7"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -218,7 +218,7 @@ def test_cut_and_single_attribute_are_those_asked_for(scorer, album, scores):
     rated = ~np.isnan(labels)
     alone = np.array([scorer(str(album / f"{seed}.png"), attributes=["color"])["score"] for seed in range(COUNT)])
     assert found.results["color"].metrics["accuracy"].value == ((alone > cut) == (labels > cut))[rated].mean()
-    assert found.results["color"].deciles[0].predicted_std > 0
+    assert found.results["color"].calibration[0].predicted_std > 0
 
 
 def test_workers_give_the_same_evaluation(scorer, album, scores):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from roc4mllm.trainer.evaluation_plots import HEIGHT, PANELS, WIDTH, draw_panel, make_figure
 from roc4mllm.trainer.evaluation_report import check_folder, format_text, report_html, write_report
 from roc4mllm.trainer.evaluation_results import Evaluation, PredictedPicture, measure_attribute
 
@@ -118,10 +119,10 @@ def test_folder_holds_numbers_predictions_plots_and_page(evaluation, tmp_path):
     assert result["metrics"]["srcc"] == {"value": srcc.value, "low": srcc.low, "high": srcc.high, "reason": None}
     assert (numbers["model"], numbers["revision"], numbers["data"]) == ("tiny", "abc123", "ratings.csv")
     assert (numbers["pictures"], numbers["failed"], result["n"], numbers["seed"]) == (61, 1, 60, 0)
-    assert (result["score_range"], len(result["deciles"]), len(result["curve"])) == ([1.0, 7.0], 10, 4)
+    assert (result["score_range"], len(result["calibration"]), len(result["curve"])) == ([1.0, 7.0], 10, 4)
     assert numbers["failures"] == [{"picture": ODD, "where": "ratings.csv, line 62", "error": "no such <file>"}]
     with Image.open(tmp_path / "report.png") as picture:
-        assert picture.width == 3 * picture.height
+        assert picture.size == (3 * 630, 780)
 
 
 def test_predictions_have_a_row_for_every_picture(evaluation, tmp_path):
@@ -205,8 +206,18 @@ def test_page_shows_what_the_table_shows(evaluation):
 def test_plots_of_odd_names_and_several_attributes_are_drawn(tmp_path):
     write_report(make_evaluation(names=("$x$ 猫 {a}", "color"), bootstraps=0), tmp_path)
     with Image.open(tmp_path / "report.png") as picture:
-        assert picture.width * 2 == picture.height * 3
+        assert picture.size == (3 * 630, 2 * 780)
         assert len(picture.convert("RGB").getcolors(1_000_000)) > 100
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_legend_covers_no_point(evaluation, title):
+    figure = make_figure(WIDTH, HEIGHT)
+    axis = figure.subplots()
+    draw_panel(axis, title, evaluation, "aesthetics")
+    figure.draw_without_rendering()
+    legend, plot = axis.get_legend().get_window_extent(), axis.get_window_extent()
+    assert 0 <= legend.y0 < legend.y1 < axis.xaxis.label.get_window_extent().y0 < plot.y0
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -1,4 +1,4 @@
-"""The formulas against scipy and numbers worked out by hand; intervals, segments, groups; the metric of `evaluate`."""
+"""The formulas against scipy and numbers worked out by hand; intervals; the metric of `evaluate`."""
 
 import os
 import re
@@ -12,6 +12,7 @@ import scipy.stats
 from transformers import EvalPrediction
 
 from roc4mllm.trainer.image_aesthetics_metric.score_agreement import (
+    MOST_FOR_PAIRS,
     accuracy,
     fit_logistic,
     krcc,
@@ -23,15 +24,11 @@ from roc4mllm.trainer.image_aesthetics_metric.score_agreement import (
     srcc,
 )
 from roc4mllm.trainer.metrics_aesthetics import (
-    DECILES,
     FEWEST_FOR_INTERVAL,
     METRIC_PATH,
-    SMALL_GROUP,
     aesthetics_metrics,
-    label_segments,
     measure,
     measure_agreement,
-    measure_groups,
     resamples,
     vote_distances,
 )
@@ -51,7 +48,7 @@ def ratings(n: int, seed: int = 0, decimals: int = 1) -> tuple[np.ndarray, np.nd
 
 
 @by_name
-@pytest.mark.parametrize("n", [3, 4, 50, 1000])
+@pytest.mark.parametrize("n", [3, 4, 50, MOST_FOR_PAIRS, MOST_FOR_PAIRS + 1])
 def test_correlation_is_that_of_scipy_with_ties(metric, n):
     predicted, labels = ratings(n, seed=n)
     assert n < 50 or len(np.unique(labels)) < n
@@ -59,12 +56,13 @@ def test_correlation_is_that_of_scipy_with_ties(metric, n):
 
 
 @by_name
-def test_counts_are_pictures_drawn_several_times_or_not_at_all(metric):
-    predicted, labels = ratings(40)
-    counts = next(resamples(40, 6, seed=1)).reshape(2, 3, 40)
+@pytest.mark.parametrize("n", [40, MOST_FOR_PAIRS + 1])
+def test_counts_are_pictures_drawn_several_times_or_not_at_all(metric, n):
+    predicted, labels = ratings(n)
+    counts = next(resamples(n, 6, seed=1)).reshape(2, 3, n)
     assert counts.max() > 2
     assert counts.min() == 0
-    drawn = counts.reshape(6, 40).astype(int)
+    drawn = counts.reshape(6, n).astype(int)
     expected = [CORRELATIONS[metric](predicted.repeat(row), labels.repeat(row)).statistic for row in drawn]
     assert metric(predicted, labels, counts) == pytest.approx(np.reshape(expected, (2, 3)), abs=1e-12)
 
@@ -212,52 +210,7 @@ def test_metric_that_only_some_pictures_have_is_their_mean():
     assert found["emd_r1"].value == pytest.approx(0.3)
 
 
-# Parts of the pictures -----------------------------------------------------------------------------------------------
-
-
-def test_segments_are_fifths_and_a_label_at_a_limit_belongs_below():
-    labels = np.arange(1.0, 12)  # the quantiles 0.2 and 0.8 are the labels 3 and 9
-    low, middle, high = label_segments(labels + 0.5, labels)
-    assert [segment.n for segment in (low, middle, high)] == [3, 6, 2]
-    assert low.labels == (1.0, 3.0)
-    assert (high.label_mean, high.predicted_mean, high.mae, high.bias) == (10.5, 11.0, 0.5, 0.5)
-
-
-@pytest.mark.parametrize("shares", [(0.0, 0.2, 0.8, 1.0), DECILES], ids=["fifths", "deciles"])
-@pytest.mark.parametrize("seed", range(5))
-def test_no_picture_is_lost_or_counted_twice_whatever_labels_are_equal(shares, seed):
-    predicted, labels = ratings(97, seed, decimals=0)
-    segments = label_segments(predicted, labels, shares)
-    assert sum(segment.n for segment in segments) == 97
-    assert sum(segment.mae * segment.n for segment in segments if segment.n) == pytest.approx(
-        97 * mae(predicted, labels)
-    )
-
-
-def test_equal_labels_are_one_segment_and_the_others_are_empty():
-    first, *others = label_segments(np.array([1.0, 2.0]), np.array([3.0, 3.0]))
-    assert (first.n, first.bias) == (2, -1.5)
-    assert [(segment.n, segment.mae) for segment in others] == [(0, None), (0, None)]
-    assert label_segments(np.array([]), np.array([])) == []
-
-
-def test_spread_of_a_segment_is_the_mean_of_what_is_known():
-    segments = label_segments(np.ones(4), np.arange(4.0), (0.0, 0.5, 1.0), np.array([1.0, 3.0, np.nan, 2.0]))
-    assert [segment.predicted_std for segment in segments] == [2.0, 2.0]
-    unknown = label_segments(np.ones(4), np.arange(4.0), stds=np.full(4, np.nan))
-    assert {segment.predicted_std for segment in unknown} == {None}
-
-
-def test_groups_have_their_own_metrics_and_small_ones_are_marked():
-    predicted, labels = ratings(SMALL_GROUP + 4)
-    names = ["sea"] * SMALL_GROUP + ["town", "town", "cat", "cat"]
-    sea, cat, town = measure_groups(predicted, labels, names)
-    assert [(group.name, group.n, group.small) for group in (sea, cat, town)] == [
-        ("sea", SMALL_GROUP, False), ("cat", 2, True), ("town", 2, True)
-    ]  # fmt: skip
-    assert sea.srcc == pytest.approx(scipy.stats.spearmanr(predicted[:SMALL_GROUP], labels[:SMALL_GROUP]).statistic)
-    assert town.mae == pytest.approx(mae(predicted, labels, np.array([name == "town" for name in names], dtype=float)))
-    assert (cat.srcc, cat.plcc) == (None, None)
+# Votes and the Trainer -----------------------------------------------------------------------------------------------
 
 
 def test_vote_distances_are_those_worked_out_by_hand():

@@ -19,6 +19,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 FEWEST = 3  # pictures: two always correlate perfectly
 FEWEST_FOR_CURVE = 5  # distinct predictions: the curve has four parameters
+MOST_FOR_PAIRS = 1000  # pictures whose pairs are held in matrices, 8 MB each
 
 
 def weighted_mean(values: Array, counts: Array | None = None) -> Array:
@@ -72,20 +73,24 @@ def krcc(predicted: Array, labels: Array, counts: Array | None = None) -> Array:
     """
     Kendall's rank correlation coefficient tau-b, which allows for equal values, −1 to 1 (Kendall, 1945).
 
-    Pairs are counted as in Knight (1966), by merging sorted halves, for all resamples at a time: scipy's `kendalltau`,
-    called once a resample, takes four times as long on 400 pictures (and half as long on 20 000).
+    Counts are whole numbers here. Few pictures are measured by the definition, all resamples at a time: scipy, called
+    once for each of 1000 resamples, takes 0.2 s however few these are. From about 1000 pictures on it is the faster.
     """
     counts = _all_once(labels) if counts is None else counts
     if why_no_correlation(predicted, labels):
         return np.full(counts.shape[:-1], np.nan)
-    order = np.lexsort((labels, predicted))
-    counts = counts[..., order]
-    x, y = (np.unique(values[order], return_inverse=True)[1] for values in (predicted, labels))  # (n,) from 0 on
-    everything = counts.sum(-1) ** 2
-    x_differs, y_differs = everything - _equal_pairs(x, counts), everything - _equal_pairs(y, counts)
-    any_differs = everything - _equal_pairs(x * (y.max() + 1) + y, counts)
-    differ = x_differs + y_differs - any_differs  # pairs that differ in both, each counted twice
-    return _correlation(differ - 4 * _discordant_pairs(y, counts), x_differs, y_differs)
+    if len(labels) > MOST_FOR_PAIRS:
+        return _krcc_by_scipy(predicted, labels, counts)
+    x, y = (np.sign(values[:, None] - values) for values in (predicted, labels))  # (n, n) order of each pair
+    return _correlation(*(np.asarray(((counts @ pairs) * counts).sum(-1)) for pairs in (x * y, x * x, y * y)))
+
+
+def _krcc_by_scipy(predicted: Array, labels: Array, counts: Array) -> Array:
+    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+
+    draws = counts.reshape(-1, len(labels)).astype(int)
+    values = [kendalltau(predicted.repeat(draw), labels.repeat(draw)).statistic for draw in draws]
+    return np.array(values, dtype=float).reshape(counts.shape[:-1])
 
 
 def why_no_correlation(predicted: Array, labels: Array) -> str | None:
@@ -185,29 +190,6 @@ def score_agreement(predicted: npt.ArrayLike, labels: npt.ArrayLike, cut: float 
 
 def _all_once(values: Array) -> Array:
     return np.ones(len(values))
-
-
-def _equal_pairs(values: npt.NDArray[np.int64], counts: Array) -> Array:
-    """Ordered pairs of equal values, a picture with itself included."""
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.diff(values[order], prepend=-1))
-    return np.asarray((np.add.reduceat(counts[..., order], starts, axis=-1) ** 2).sum(-1))
-
-
-def _discordant_pairs(values: npt.NDArray[np.int64], counts: Array) -> Array:
-    """Pairs of which the later value is smaller; `(..., n)` to `(...)`."""
-    size = 1 << (len(values) - 1).bit_length()  # places added at the end count zero times
-    values = np.pad(values, (0, size - len(values)))
-    counts = np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [(0, size - counts.shape[-1])])
-    place, found, half = np.arange(size), np.zeros(counts.shape[:-1]), 1
-    while half < size:
-        is_right = place // half % 2
-        order = np.lexsort((is_right, values, place // (2 * half)))  # within each block by value, the left half first
-        blocks = counts[..., order].reshape(*counts.shape[:-1], -1, 2 * half)  # (..., size / 2 half, 2 half)
-        right = blocks * is_right[order].reshape(-1, 2 * half)
-        found += np.einsum("...bk,...bk->...", blocks - right, right.cumsum(-1))  # left ones, smaller right ones
-        half *= 2
-    return found
 
 
 def _centred_ranks(values: Array, counts: Array) -> Array:
