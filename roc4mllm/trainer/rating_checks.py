@@ -202,7 +202,7 @@ def check_pictures(pictures: Any, numbers: np.ndarray, bad: BadRows, folder: str
                 missing += problem.startswith("no such file")
     if missing > len(numbers) / 2:
         bad.hints.append(
-            f"Of {len(numbers)} pictures {missing} are missing under {folder}; pass their folder as pictures."
+            f"Of {len(numbers)} pictures {missing} are missing under {folder!r}; pass their folder as pictures."
         )
     return same
 
