@@ -178,7 +178,9 @@ def test_relative_paths_start_from_the_file_and_else_from_the_current_folder(fol
 def test_most_pictures_missing_names_the_folder_that_was_searched(folder):
     (folder / "lists").mkdir()
     path = write_rows(folder / "lists" / "r.csv", [{"path": f"{n}.png", "score": 1} for n in range(500)])
-    with pytest.raises(RatingError, match="500 pictures 500 are missing under .*lists'; pass their folder as pictures"):
+    with pytest.raises(
+        RatingError, match="500 pictures 500 are missing under .*lists'; pass their folder as pictures"
+    ):
         read_ratings(path)
 
 
