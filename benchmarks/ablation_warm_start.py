@@ -101,8 +101,8 @@ def learn_to_tell(backbone, processor, photos: Photographs, lessons: Lessons, to
             input_ids=ids, pixel_values=tokens[rows, views].flatten(0, 1).float()
         ).last_hidden_state
         logits = backbone.lm_head(states[:, len(prompt) - 1 : -1])  # (B, T, vocabulary)
-        told, whole = readout(states[:, len(prompt) - 1]), lessons.whole[rows, views]
-        loss = functional.mse_loss(told, whole) / whole.var(0).mean()
+        told = readout(states[:, len(prompt) - 1])  # (B, C)
+        loss = functional.mse_loss(told, lessons.whole[rows, views])
         loss = loss + functional.cross_entropy(logits.flatten(0, 1), answers.flatten(), ignore_index=-100)
         loss.backward()
         nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)

@@ -6,7 +6,7 @@ Damage is applied at a photograph's native size, in the order in which it happen
 light and colour, noise of the sensor, compression of the file.
 
 - sharpness: Gaussian blur, σ = 4 pixels · strength
-- exposure: 3 stops · strength, up or down, in linear light (gamma 2.2), clipped at black and white
+- exposure: 4 stops · strength, up or down, in linear light (gamma 2.2), clipped at black and white
 - colourfulness: mixed with its own greys, which are all that is left at strength 1
 - noise: Gaussian on every channel of every pixel, σ = 40 of 255 · strength
 - compression: JPEG whose quantisation steps double with each fifth of strength, from quality 90 to 8
@@ -44,7 +44,7 @@ def damage(picture: Image.Image, strengths: dict[str, float], generator: np.rand
     if blur := strengths.get("sharpness"):
         picture = picture.filter(ImageFilter.GaussianBlur(4 * blur))
     if exposure := strengths.get("exposure"):
-        light = (np.arange(256) / 255) ** 2.2 * 2 ** (3 * exposure)
+        light = (np.arange(256) / 255) ** 2.2 * 2 ** (4 * exposure)
         curve = (255 * light ** (1 / 2.2)).clip(0, 255).round().astype(int)
         picture = picture.point([*curve, *curve, *curve])
     if colour := strengths.get("colourfulness"):

@@ -17,13 +17,13 @@ LOCAL_COMPONENTS, GLOBAL_COMPONENTS = 32, 96  # of colour histograms per patch; 
 
 
 class Lessons(NamedTuple):
-    """Targets of every view of the training photographs; the last three of the intact views only."""
+    """Targets of every view of the training photographs; the last two of the intact views only."""
 
     scores: torch.Tensor  # (P, V, K), of the technical attributes
     blocks: torch.Tensor  # (P, V, 2, 64, D), float16
     tones: torch.Tensor  # (P, V, D)
+    whole: torch.Tensor  # (P, V, C), components of the global descriptors, with a mean variance of 1
     patches: torch.Tensor  # (P, INTACT, 64, D), float16
-    whole: torch.Tensor  # (P, INTACT, C), components of the global descriptors
     votes: torch.Tensor  # (P, INTACT, N), shares
 
 
@@ -35,14 +35,15 @@ def make_lessons(photos: Photographs) -> Lessons:
     rows = np.repeat(np.arange(len(photos.shares)), 2)
     teacher = Teacher([group[:, :2].flatten(0, 1) for group in groups], photos.shares.repeat_interleave(2, 0), rows)
     taught = torch.stack([teacher.predict([group[:, view] for group in groups]) for view in range(INTACT)], dim=1)
-    joined = torch.cat([group / group.shape[-1] ** 0.5 for group in groups], dim=-1)  # (P, INTACT, D)
+    joined = torch.cat([group / group.shape[-1] ** 0.5 for group in groups], dim=-1)  # (P, V, D)
+    whole = components(joined.flatten(0, 1), GLOBAL_COMPONENTS)  # (P · V, C)
     blocks = photos.blocks.float()
     return Lessons(
         photos.scores,
         standardized(blocks, blocks.mean((0, 1, 3), keepdim=True), blocks.std((0, 1, 3), keepdim=True)).half(),
         standardized(photos.tones, photos.tones.mean((0, 1)), photos.tones.std((0, 1))),
+        (whole / whole.var(0).mean().sqrt()).unflatten(0, joined.shape[:2]),
         patch_targets(photos.local),
-        components(joined.flatten(0, 1), GLOBAL_COMPONENTS).unflatten(0, joined.shape[:2]),
         TEACHER_SHARE * taught + (1 - TEACHER_SHARE) * photos.shares[:, None],
     )
 

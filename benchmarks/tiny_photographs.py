@@ -37,7 +37,7 @@ class Photographs(NamedTuple):
     sentences: torch.Tensor  # (P, V), index into COMMENTS
     blocks: torch.Tensor  # (P, V, 2, 64, D), descriptors of each patch
     tones: torch.Tensor  # (P, V, D), descriptors of light and dark in the whole picture
-    groups: list[torch.Tensor]  # (P, INTACT, D) each, descriptors of the whole picture
+    groups: list[torch.Tensor]  # (P, V, D) each, descriptors of the whole picture
     local: torch.Tensor  # (P, INTACT, 64, D), descriptors of the whole picture's patches
     tests: torch.Tensor  # (P, T, …): the ladders, then the draws
     drawn: torch.Tensor  # (P, DRAWS, K), scores of the draws
@@ -87,9 +87,9 @@ def make_photograph(path: Path, seed: int) -> dict:
     tests, drawn = make_tests(photograph, generator)
     if not coloured:
         scores[:, DAMAGES.index("colourfulness")] = math.nan
-    whole = views[:INTACT, 0].permute(0, 3, 1, 2).float() / 255
+    whole = views[:, 0].permute(0, 3, 1, 2).float() / 255
     described = describe(whole)
-    sentences = [COMMENTS.index(line) for line in comment(views[:, 0].permute(0, 3, 1, 2).float() / 255)]
+    sentences = [COMMENTS.index(line) for line in comment(whole)]
     return {
         "views": views,
         "scores": scores,
@@ -97,7 +97,7 @@ def make_photograph(path: Path, seed: int) -> dict:
         "blocks": describe_blocks(views.flatten(0, 1)).half().unflatten(0, (len(views), 2)),
         "tones": describe_tones(views[:, 0]),
         "groups": described.groups,
-        "local": described.local.half(),
+        "local": described.local[:INTACT].half(),
         "tests": tests,
         "drawn": drawn,
         "coloured": torch.tensor(coloured),

@@ -2,7 +2,8 @@
 The recipe of `roc4mllm-tiny`: what it is taught, and how.
 
 First the tower alone learns to see, without a rating: each of its tokens tells descriptors of its own patch, and how
-light and dark are spread over the picture and which damage it has. Then the tower is frozen, and connector, language
+light and dark are spread over the picture and which damage it has; all together they tell descriptors of the whole
+picture. Then the tower is frozen, and connector, language
 model and score head learn with [`SplitLossTrainer`]:
 
 - beauty: vote distributions, half the photograph's own, half what a kernel machine (`Teacher`) expects for the very
@@ -38,8 +39,8 @@ from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
-SEEING_STEPS, SEEING_BATCH = 900, 16
-STEPS, PAIRS = 500, 8  # a pair is an intact and a damaged view of one photograph
+SEEING_STEPS, SEEING_BATCH = 1000, 16
+STEPS, PAIRS = 850, 8  # a pair is an intact and a damaged view of one photograph
 MUON_RATE, SEEING_RATE, ADAM_RATE = 0.04, 1.5e-3, 5e-3
 WEIGHT_DECAY, WARM_UP, AVERAGING = 0.05, 0.1, 0.99
 TOKEN_DROPOUT = 0.1  # image tokens hidden from the text model in training
@@ -87,9 +88,10 @@ def make_optimizer(model: nn.Module, readouts: nn.Module, adam_rate: float, step
 
 
 def learn_to_see(tower: nn.Module, photos: Photographs, lessons: Lessons, seed: int) -> None:
-    """Train the tower on what its tokens can tell of their patches and of the damage to the picture."""
-    told = ("blocks", "tones", "patches", "scores")
+    """Train the tower on what its tokens can tell of their patches, of the whole picture and of the damage to it."""
+    told = ("blocks", "tones", "patches", "scores", "whole")
     readouts = nn.ModuleDict({name: nn.Linear(WIDTH, getattr(lessons, name).shape[-1]) for name in told})
+    nn.init.zeros_(readouts["whole"].weight)
     optimizer, schedule = make_optimizer(tower, readouts, SEEING_RATE, SEEING_STEPS)
     generator = np.random.default_rng(seed)
     count, views = photos.scores.shape[:2]
@@ -109,10 +111,11 @@ def learn_to_see(tower: nn.Module, photos: Photographs, lessons: Lessons, seed: 
 
 
 def token_loss(tokens, readouts, lessons: Lessons, rows: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Error of blocks, of the patches of an intact picture, and of tones and damage as each token sees them."""
+    """Error of blocks, of the patches of intact pictures, of the whole, and of tones and damage as each token sees."""
     loss = functional.mse_loss(readouts["blocks"](tokens), lessons.blocks[rows, views].float())
     tones = readouts["tones"](tokens)  # (B, 2, 64, D), each of them those of the whole picture
     loss = loss + functional.mse_loss(tones, lessons.tones[rows, views][:, None, None].expand_as(tones))
+    loss = loss + functional.mse_loss(readouts["whole"](tokens[:, 0].mean(1)), lessons.whole[rows, views])
     if (intact := views < INTACT).any():
         target = lessons.patches[rows[intact], views[intact]].float()
         loss = loss + functional.mse_loss(readouts["patches"](tokens[intact, 0]), target)
@@ -145,15 +148,12 @@ class PairedViews(Dataset):
         unknown = torch.full((LEVELS,), math.nan)
         votes = lessons.votes[index, view] if intact else unknown
         row = {name: values[self.photos.sentences[index, view]] for name, values in self.texts.items()}
-        return (
-            row
-            | {
-                "pixel_values": pixels(self.photos.views[index, view][None]),  # (2, 3, SIZE, SIZE)
-                "scores": torch.cat([torch.full((1,), math.nan), self.asked(lessons.scores[index, view])]),  # (A,)
-                "votes": torch.stack([votes, *[unknown] * (len(ATTRIBUTES) - 1)]),  # (A, N)
-                "whole": lessons.whole[index, view] if intact else torch.full(lessons.whole.shape[2:], math.nan),
-            }
-        )
+        return row | {
+            "pixel_values": pixels(self.photos.views[index, view][None]),  # (2, 3, SIZE, SIZE)
+            "scores": torch.cat([torch.full((1,), math.nan), self.asked(lessons.scores[index, view])]),  # (A,)
+            "votes": torch.stack([votes, *[unknown] * (len(ATTRIBUTES) - 1)]),  # (A, N)
+            "whole": lessons.whole[index, view],
+        }
 
     def asked(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores of what is damaged and of one more attribute; else nearly every answer would be 100."""
@@ -195,14 +195,15 @@ class TinyTrainer(SplitLossTrainer):
         return self.schedule
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As in the parent; descriptors count by the share of their variance that stays unexplained."""
+        """As in the parent; the error of descriptors is the share of their variance that stays unexplained."""
         inputs = dict(inputs)
         whole = inputs.pop("whole")  # (B, C)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        known = ~whole.isnan().any(1)
-        told = self.readout(self.states.unflatten(0, (len(whole), -1))[known, 0])  # of the first slot, beauty
-        loss = loss + functional.mse_loss(told, whole[known]) / whole[known].var(0).mean()
-        return loss + BEAUTY_WEIGHT * functional.cross_entropy(outputs.logits[known, 0], inputs["votes"][known, 0])
+        told = self.readout(self.states.unflatten(0, (len(whole), -1))[:, 0])  # (B, C), of the first slot, beauty
+        loss = loss + functional.mse_loss(told, whole)
+        votes = inputs["votes"][:, 0]  # (B, N)
+        known = ~votes.isnan().any(1)
+        return loss + BEAUTY_WEIGHT * functional.cross_entropy(outputs.logits[known, 0], votes[known])
 
 
 def hide_tokens(tokens: torch.Tensor, training: bool) -> torch.Tensor:

@@ -16,7 +16,7 @@ from tiny import photo, scorer_parts
 import roc4mllm
 from roc4mllm.cli.filter import Scored, pick, scored_rows
 from roc4mllm.cli.models import MODELS
-from roc4mllm.cli.score import format_table
+from roc4mllm.cli.score import format_table, table_head
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
 from roc4mllm_cli import main
 
@@ -416,10 +416,12 @@ def test_models_are_listed_as_text_and_as_json(capsys):
         assert all(value in text for value in entry.values())
 
 
-def test_range_listed_for_the_bundled_checkpoint_is_its_own():
+def test_ranges_listed_for_the_bundled_checkpoint_are_its_own():
     config = json.loads((BUNDLED_CHECKPOINT / "config.json").read_text())
-    low, high = config["score_range"]
-    assert MODELS[0].score_range.startswith(f"{low:g} to {high:g}, higher is better")
+    beauty, *technical = [f"{low:g} to {high:g}" for low, high in config["score_range"]]
+    listed = f"beauty {beauty}; {', '.join(config['attributes'][1:])} {technical[0]}; higher is better"
+    assert MODELS[0].score_range == listed
+    assert len(set(technical)) == 1
     assert config["higher_is_better"] is True
 
 
@@ -474,3 +476,11 @@ def test_table_rounds_to_the_digits_that_the_range_gives_sense():
         "model someone/scorer, revision abc; roc4mllm 0.1.0"
     )
     assert line.split() == ["57.3", "0.573", "9.9", "0.520", "a.jpg"]
+
+
+def test_table_head_names_a_range_once_for_neighbours_that_share_it():
+    row = {"score_min": 1.0, "score_max": 7.0, "higher_is_better": True}
+    row |= {"model": "tiny", "revision": None, "version": "0"}
+    row["attribute_ranges"] = {"aesthetics": [1.0, 7.0], "color": [1.0, 7.0], "noise": [0, 100], "blur": [0, 100]}
+    expected = "score (aesthetics), color 1 to 7, noise, blur 0 to 100, higher is better; model tiny; roc4mllm 0"
+    assert table_head(row, list(row["attribute_ranges"])) == expected

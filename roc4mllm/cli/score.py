@@ -1,6 +1,7 @@
 """`roc4mllm score`: pictures to a table, as a file, on the terminal or as JSON lines."""
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -170,7 +171,9 @@ def table_head(row: Row, attributes: Sequence[str]) -> str:
     direction = "higher is better" if row["higher_is_better"] else "lower is better"
     model = f"model {row['model']}" + (f", revision {row['revision']}" if row["revision"] else "")
     ranges = {f"score ({attributes[0]})": (row["score_min"], row["score_max"])} | attribute_ranges(row, attributes)
-    scale = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in ranges.items())
+    # neighbours that share a range name it once
+    alike = itertools.groupby(ranges, key=lambda name: tuple(ranges[name]))
+    scale = ", ".join(f"{', '.join(names)} {low:g} to {high:g}" for (low, high), names in alike)
     return shown(f"{scale}, {direction}; {model}; roc4mllm {row['version']}")
 
 
