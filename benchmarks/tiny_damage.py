@@ -6,18 +6,23 @@ Damage is applied at a photograph's native size, in the order in which it happen
 light and colour, noise of the sensor, compression of the file.
 
 - sharpness: Gaussian blur, σ = 4 pixels · strength
-- exposure: 4 stops · strength, up or down, in linear light (gamma 2.2), clipped at black and white
+- exposure: linear light (gamma 2.2) times a constant and clipped at white, such that the mean value moves
+  80 % · strength of the way to where 6 stops more, or less, would bring it: the same stops up do less harm to a dark
+  picture than to a bright one
 - colourfulness: mixed with its own greys, which are all that is left at strength 1
 - noise: Gaussian on every channel of every pixel, σ = 40 of 255 · strength
 - compression: JPEG whose quantisation steps double with each fifth of strength, from quality 90 to 8
 """
 
 import io
+import math
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
+from scipy.optimize import brentq
 
 DAMAGES = ("sharpness", "noise", "exposure", "compression", "colourfulness")
+FARTHEST, WAY = 6.0, 0.8  # stops, and share of the way to their effect
 GREY = 2.0  # mean difference between the channels below which a photograph has no colour to lose
 
 
@@ -44,8 +49,7 @@ def damage(picture: Image.Image, strengths: dict[str, float], generator: np.rand
     if blur := strengths.get("sharpness"):
         picture = picture.filter(ImageFilter.GaussianBlur(4 * blur))
     if exposure := strengths.get("exposure"):
-        light = (np.arange(256) / 255) ** 2.2 * 2 ** (4 * exposure)
-        curve = (255 * light ** (1 / 2.2)).clip(0, 255).round().astype(int)
+        curve = exposure_curve(stops_of(picture, exposure)).round().astype(int)
         picture = picture.point([*curve, *curve, *curve])
     if colour := strengths.get("colourfulness"):
         picture = ImageEnhance.Color(picture).enhance(1 - colour)
@@ -57,6 +61,24 @@ def damage(picture: Image.Image, strengths: dict[str, float], generator: np.rand
         picture.save(file, "JPEG", quality=jpeg_quality(compression))
         picture = Image.open(file).convert("RGB")
     return picture
+
+
+def exposure_curve(stops: float) -> np.ndarray:
+    """What becomes of the values 0 to 255, (256,)."""
+    light = (np.arange(256) / 255) ** 2.2 * 2**stops
+    return 255 * light.clip(0, 1) ** (1 / 2.2)
+
+
+def stops_of(picture: Image.Image, strength: float) -> float:
+    """Stops that move the picture's mean value as far as this strength says."""
+    counts = np.array(picture.histogram()).reshape(3, 256).sum(0)  # (256,)
+
+    def mean(stops: float) -> float:
+        return counts @ exposure_curve(stops) / counts.sum()
+
+    far = math.copysign(FARTHEST, strength)
+    target = mean(0) + WAY * abs(strength) * (mean(far) - mean(0))
+    return brentq(lambda stops: mean(stops) - target, 0, far) if mean(far) != mean(0) else 0.0
 
 
 def jpeg_quality(strength: float) -> int:

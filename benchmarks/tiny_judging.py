@@ -7,6 +7,7 @@ the table follows from them:
 - `ridge`, one per fold: `beauty`, predicted
 - `tiny`, one per seed and fold: `beauty` and `drawn`, predicted, and `order`: of each photograph's pairs of strengths
   of one kind of damage, the share that the scores put in the right order; a tie is wrong, and `ties` counts them
+  (two strengths that give the same picture are no pair)
 
 An interval is the middle 95 % of 1000 bootstrap resamples of the photographs of each fold, the same for all methods
 and seeds, so that the difference from ridge is a paired one.
@@ -15,6 +16,7 @@ and seeds, so that the difference from ridge is a paired one.
 import itertools
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 from tiny_damage import DAMAGES
 from tiny_photographs import DRAWS, LADDERS, STEPS, Photographs
@@ -49,12 +51,13 @@ def judge(predicted_plain: np.ndarray, predicted_tests: np.ndarray, photos: Phot
         ladder = predicted_tests[:, start : start + len(STEPS), column]
         ladder = np.concatenate([predicted_plain[:, None, column], ladder], axis=1)  # (P, 6), undamaged first
         pairs = list(itertools.combinations(range(ladder.shape[1]), 2))
-        differences = np.stack([ladder[:, weak] - ladder[:, strong] for weak, strong in pairs], axis=1)
-        share = (differences > 0).mean(1)
+        falls = np.stack([ladder[:, weak] - ladder[:, strong] for weak, strong in pairs], axis=1)  # (P, 15)
+        falls[~distinct(photos, start, pairs)] = np.nan
         if kind == "colourfulness":
-            share[~photos.coloured.numpy()] = np.nan
-        ties += int((differences == 0)[~np.isnan(share)].sum())
-        order[kind].append(share)
+            falls[~photos.coloured.numpy()] = np.nan
+        ties += int((falls == 0).sum())
+        with np.errstate(invalid="ignore"):  # a photograph without pairs has no share: NaN
+            order[kind].append((falls > 0).sum(1) / (~np.isnan(falls)).sum(1))
     drawn = predicted_tests[:, len(LADDERS) * len(STEPS) :].reshape(len(predicted_plain), DRAWS, len(DAMAGES), -1)
     own = np.stack([drawn[:, :, index, 1 + index] for index in range(len(DAMAGES))], axis=-1)  # (P, DRAWS, K)
     return {
@@ -63,6 +66,13 @@ def judge(predicted_plain: np.ndarray, predicted_tests: np.ndarray, photos: Phot
         "order": {kind: rounded(np.mean(shares, axis=0), 3) for kind, shares in order.items()},
         "ties": ties,
     }
+
+
+def distinct(photos: Photographs, start: int, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """Which pairs of a ladder are two pictures, (P, 15): strong over-exposure may leave nothing but white, twice."""
+    ladder = torch.cat([photos.views[:, :1], photos.tests[:, start : start + len(STEPS)]], dim=1)  # (P, 6, …)
+    ladder = ladder.flatten(2)
+    return np.stack([(ladder[:, weak] != ladder[:, strong]).any(1).numpy() for weak, strong in pairs], axis=1)
 
 
 def by_kind(drawn: np.ndarray) -> dict[str, list]:

@@ -39,8 +39,8 @@ from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
-SEEING_STEPS, SEEING_BATCH = 1000, 16
-STEPS, PAIRS = 850, 8  # a pair is an intact and a damaged view of one photograph
+SEEING_STEPS, SEEING_BATCH = 2000, 16
+STEPS, PAIRS = 900, 8  # a pair is an intact and a damaged view of one photograph
 MUON_RATE, SEEING_RATE, ADAM_RATE = 0.04, 1.5e-3, 5e-3
 WEIGHT_DECAY, WARM_UP, AVERAGING = 0.05, 0.1, 0.99
 TOKEN_DROPOUT = 0.1  # image tokens hidden from the text model in training
