@@ -1,8 +1,9 @@
 """
 Tiny random backbones with their processors, made in memory in well under a second each.
 
-Ten architectures of transformers, hidden size 32, two layers. The initial standard deviation is 0.15 and gates that
-start at zero are opened: at transformers' 0.02 such models hardly react to the picture, and a test proves nothing.
+Ten architectures of transformers and one of ours, hidden size 32, two layers. The initial standard deviation is 0.15
+and gates that start at zero are opened: at transformers' 0.02 such models hardly react to the picture, and a test
+proves nothing.
 """
 
 import functools
@@ -16,6 +17,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedToke
 
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.processing_roc4mllm.image_only_processor import image_only, needs_video
+from roc4mllm.processing_roc4mllm.image_processing_mplug_owl2 import MPLUGOwl2ImageProcessor
+from roc4mllm.processing_roc4mllm.processing_mplug_owl2 import MPLUGOwl2Processor
 
 TEXT = {
     "hidden_size": 32,
@@ -244,6 +247,23 @@ def gemma3(kind: str, tied: bool):
     return config, build_processor(name, "<start_of_image>", image_processor=images, tokenizer=tok, image_seq_length=4)
 
 
+def mplugowl2(kind: str, tied: bool):
+    """mPLUG-Owl2, ours: its own vision encoder and abstractor, and Llama in two modalities."""
+    images = MPLUGOwl2ImageProcessor(size={"height": 32, "width": 32})
+    processor = MPLUGOwl2Processor(images, tokenizer([]), num_image_tokens=5)
+    processor.chat_template = CHAT.replace("IMAGE", "<|image|>\n")
+    layers = {"num_hidden_layers": 2, "initializer_range": INIT_STD}
+    config = AutoConfig.for_model(
+        kind,
+        text_config=TEXT | {"vocab_size": processor.image_token_id},  # no row for an image token
+        vision_config=VISION | layers | {"image_size": 32, "patch_size": 8},
+        abstractor_config=VISION | layers | {"num_queries": 4},
+        image_token_id=processor.image_token_id,
+        tie_word_embeddings=tied,
+    )
+    return config, processor
+
+
 BUILDERS = {
     "qwen2_vl": qwen,
     "qwen2_5_vl": qwen,
@@ -255,6 +275,7 @@ BUILDERS = {
     "smolvlm": idefics,
     "paligemma": paligemma,
     "gemma3": gemma3,
+    "mplugowl2": mplugowl2,
 }
 BACKBONES = list(BUILDERS)
 

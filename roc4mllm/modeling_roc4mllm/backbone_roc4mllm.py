@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
 
+from .configuration_roc4mllm import special_token_ids
+
 # children of a vision tower that face the text
 CONNECTOR = re.compile("merger|projector|connector|aligner|abstractor")
 
@@ -133,6 +135,15 @@ def refuse_unsuitable(backbone: PreTrainedModel) -> None:
         raise ValueError(f"{name} has no output embedding whose input could be read for the score.")
 
 
+def free_token_id(backbone: PreTrainedModel) -> int:
+    """The first id beyond the embedding that the config does not name: an image token may have its id there."""
+    token_id = len(backbone.get_input_embeddings().weight)
+    named = {value for _, value in special_token_ids(backbone.config)}
+    while token_id in named:
+        token_id += 1
+    return token_id
+
+
 @torch.no_grad()
 def add_score_row(backbone: PreTrainedModel, score_token_id: int) -> None:
     """
@@ -225,6 +236,7 @@ __all__ = [
     "add_score_row",
     "adopt_placement",
     "backbone_parts",
+    "free_token_id",
     "head_owner",
     "hub_name",
     "output_embedding_of",

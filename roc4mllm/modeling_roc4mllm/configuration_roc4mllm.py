@@ -5,6 +5,12 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .configuration_mplug_owl2 import MPLUGOwl2Config
+
+# Here and not where the package registers its names: a folder of ROC4MLLM is read without the package too, and then
+# transformers starts with this file.
+AutoConfig.register("mplugowl2", MPLUGOwl2Config, exist_ok=True)
+
 
 @strict
 class ROC4MLLMConfig(PreTrainedConfig):
@@ -145,4 +151,4 @@ def special_token_ids(config) -> list[tuple[str, int]]:
     return found
 
 
-__all__ = ["ROC4MLLMConfig"]
+__all__ = ["ROC4MLLMConfig", "special_token_ids"]

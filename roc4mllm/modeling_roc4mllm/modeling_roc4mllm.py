@@ -31,6 +31,7 @@ from .backbone_roc4mllm import (
     add_score_row,
     adopt_placement,
     backbone_parts,
+    free_token_id,
     head_owner,
     hub_name,
     output_embedding_of,
@@ -38,6 +39,7 @@ from .backbone_roc4mllm import (
     refuse_unsuitable,
     restore_rows,
 )
+from .configuration_mplug_owl2 import MPLUGOwl2Config
 from .configuration_roc4mllm import ROC4MLLMConfig
 from .loss_aesthetics import (
     distribution_cross_entropy,
@@ -48,10 +50,17 @@ from .loss_aesthetics import (
     two_hot_distribution,
     votes_to_distribution,
 )
+from .modeling_mplug_owl2 import MPLUGOwl2ForConditionalGeneration
 from .modeling_outputs_aesthetics import AestheticsOutput, expected_score, level_values, score_std
 from .slots_roc4mllm import Slots, find_slots, supervised_positions
 
 logger = logging.get_logger(__name__)
+
+# As in configuration_roc4mllm.py: adapters on this backbone are read without the package too.
+AutoModelForImageTextToText.register(MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, exist_ok=True)
+# By name, for auto classes compare classes: from a folder, transformers loads the configuration files a second time
+# together with the model's, and a config made by the first ones is of another class.
+OWN_BACKBONES = {"mplugowl2": MPLUGOwl2ForConditionalGeneration}
 
 DEFAULT_LOSS_WEIGHTS = {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0}  # the paper's, outside AVA
 
@@ -93,7 +102,9 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
                 "ROC4MLLMForImageAesthetics.from_backbone."
             )
         if backbone is None:
-            backbone = AutoModelForImageTextToText.from_config(config.mllm_config)
+            own = OWN_BACKBONES.get(config.mllm_config.model_type)
+            make = AutoModelForImageTextToText.from_config if own is None else own._from_config
+            backbone = make(config.mllm_config)
             restore_rows(backbone, config.score_token_id)
         refuse_unsuitable(backbone)
         self.backbone = backbone
@@ -119,7 +130,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         Args:
             backbone (`str`, `os.PathLike` or `PreTrainedModel`): Hub name, folder or loaded image-text-to-text model.
             processor ([`ROC4MLLMProcessor`], *optional*): Decides the id of `[SCORE]` and the attributes; without one
-                the id is the number of embedding rows.
+                the id is the number of embedding rows, or the next one where the config uses that.
             num_levels (`int`, *optional*, defaults to 10): Levels of the score head.
             score_range (pair of `float`, or one pair per attribute, *optional*, defaults to `(1, 10)`): Score units.
             attributes (`list[str]`, *optional*): Attribute names, main one first; the processor's if it is given.
@@ -143,8 +154,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
                 f"Got a {type(processor).__name__}; expected a ROC4MLLMProcessor, which knows the id of [SCORE]. Wrap "
                 "it first: ROC4MLLMProcessor.from_backbone(processor)."
             )
-        rows = backbone.get_input_embeddings().weight.shape[0]
-        score_token_id = rows if processor is None else processor.score_token_id
+        score_token_id = free_token_id(backbone) if processor is None else processor.score_token_id
         config = ROC4MLLMConfig(
             mllm_config=backbone.config,
             score_token_id=score_token_id,

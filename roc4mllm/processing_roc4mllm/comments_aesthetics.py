@@ -5,6 +5,7 @@ By default the scoring sentence is forced first and the comment generated after 
 score. Free generation reads the finished text once more for the scores at its own `[SCORE]` tokens.
 """
 
+import re
 from typing import Any
 
 import torch
@@ -71,14 +72,21 @@ def trimmed(ids: list[int], tokenizer) -> list[int]:
 
 def spoken(ids: list[int], processor) -> str:
     """Text of generated ids, `[SCORE]` kept."""
-    return processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    text = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    token = processor.tokenizer.added_tokens_decoder.get(processor.score_token_id)
+    return respaced(text) if token is not None and token.lstrip else text
 
 
-def with_numbers(text: str, scores: list[float]) -> str:
-    """`text` with its `[SCORE]` tokens replaced by the scores, two decimals, in reading order."""
+def respaced(text: str) -> str:
+    """`is[SCORE] .` as `is [SCORE].`: a token that takes the spaces around it away is decoded without them."""
+    return re.sub(r"\[SCORE\]\s+(?=[.,;:!?])", "[SCORE]", re.sub(r"(?<=\w)\[SCORE\]", " [SCORE]", text))
+
+
+def with_numbers(text: str, scores: list[float], decimals: int = 2) -> str:
+    """`text` with its `[SCORE]` tokens replaced by the scores in reading order."""
     for score in scores:
-        text = text.replace("[SCORE]", f"{score:.2f}", 1)
+        text = text.replace("[SCORE]", f"{score:.{decimals}f}", 1)
     return text
 
 
-__all__ = ["CommentInputs", "write_comments"]
+__all__ = ["CommentInputs", "with_numbers", "write_comments"]

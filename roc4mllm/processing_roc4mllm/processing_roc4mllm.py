@@ -21,6 +21,7 @@ from transformers.utils import logging
 from .fragments_aesthetics import check_fragment_size, fragments
 from .image_only_processor import image_only, load_processor, needs_video
 from .image_reading_aesthetics import read_image
+from .processing_mplug_owl2 import MPLUGOwl2Processor
 from .prompt_roc4mllm import QUESTION_SLOT, SCORE_TOKEN, check_attributes, check_text, image_placeholder, render_prompt
 
 logger = logging.get_logger(__name__)
@@ -28,6 +29,7 @@ logger = logging.get_logger(__name__)
 QUESTION = "Please rate the aesthetics of the image."
 ANSWER = "The {attribute} rate of the image is [SCORE]."
 ADJECTIVES = {"aesthetics": "aesthetic"}
+OWN_PROCESSORS = {"MPLUGOwl2Processor": MPLUGOwl2Processor}  # backbones that transformers does not have
 SAVED = ("attributes", "question", "answer", "prompt", "answer_end", "fragment_size")
 
 
@@ -321,9 +323,10 @@ class ROC4MLLMProcessor(ProcessorMixin):
             raise ValueError(
                 f"{pretrained_model_name_or_path} holds no ROC4MLLM processor; wrap a backbone's with `from_backbone`."
             )
-        backbone_class: Any = getattr(transformers, entries["backbone_processor_class"], None)
+        name = entries["backbone_processor_class"]
+        backbone_class: Any = OWN_PROCESSORS.get(name) or getattr(transformers, name, None)
         if not (isinstance(backbone_class, type) and issubclass(backbone_class, ProcessorMixin)):
-            raise ValueError(f"transformers has no processor {entries['backbone_processor_class']!r}.")
+            raise ValueError(f"transformers has no processor {name!r}.")
         if needs_video(backbone_class):
             backbone_class = image_only(backbone_class)
         backbone_processor = backbone_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -351,7 +354,8 @@ def add_score_token(tokenizer) -> int:
     """
     Add `[SCORE]` unless it is there, and return its id. Not as a special token: decoding would drop it from the text.
     """
-    tokenizer.add_tokens([AddedToken(SCORE_TOKEN, normalized=False, special=False)])
+    if SCORE_TOKEN not in tokenizer.get_added_vocab():  # to add it again would reset what it does to spaces around it
+        tokenizer.add_tokens([AddedToken(SCORE_TOKEN, normalized=False, special=False)])
     token_id = tokenizer.convert_tokens_to_ids(SCORE_TOKEN)
     if tokenizer(f"a {SCORE_TOKEN}, b", add_special_tokens=False)["input_ids"].count(token_id) != 1:
         raise ValueError(f"The tokenizer does not keep {SCORE_TOKEN} as one token of its own (id {token_id}).")

@@ -58,6 +58,8 @@ def test_every_linear_layer_of_the_language_model_and_no_other(kind):
     layers = adapted_layers(model)
     decoder = next(name for name, module in model.named_modules() if module is model.backbone.get_decoder())
     projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    if kind == "mplugowl2":
+        projections |= {"image_k_proj", "image_v_proj"}
     found = {(int(re.search(r"layers\.(\d+)", name).group(1)), name.rpartition(".")[2]) for name in layers}
     assert found == {(layer, name) for layer in (0, 1) for name in projections}
     assert all(name.startswith(f"{decoder}.") for name in layers)

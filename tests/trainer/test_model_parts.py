@@ -18,7 +18,8 @@ def test_every_parameter_of_every_backbone_is_in_one_part(kind):
     assert text <= parts["language_model"]
     assert all("vision" in name or "visual" in name for name in parts["vision_tower"])
     assert all(
-        any(word in name for word in ("merger", "projector", "connector", "newline")) for name in parts["connector"]
+        any(word in name for word in ("merger", "projector", "connector", "abstractor", "newline"))
+        for name in parts["connector"]
     )
 
 
