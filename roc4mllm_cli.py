@@ -229,6 +229,28 @@ def add_evaluate(commands: Commands) -> None:
     parser.add_argument("--allow-untrained", action="store_true", help="accept a head that was never trained")
 
 
+def add_convert(commands: Commands) -> None:
+    """`roc4mllm convert`: an original checkpoint to a native folder."""
+    parser = commands.add_parser(
+        "convert",
+        help="convert an original checkpoint",
+        description="Write a native folder with the weights of a checkpoint in its authors' format: roc4mllm for the "
+        "published ROC4MLLM, level-words for OneAlign, Q-Align and DeQA-Score, which name a level in a word. It goes "
+        "file by file and needs the memory of one; DST appears when it is complete.",
+        epilog="`roc4mllm score -m Ricardo-M/ROC4MLLM` converts by itself, into the cache.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("family", choices=("roc4mllm", "level-words"), metavar="FAMILY", help="roc4mllm, level-words")
+    parser.add_argument("source", metavar="SRC", help="folder with config.json, weights and tokenizer.model")
+    parser.add_argument("destination", metavar="DST", help="new folder")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: as they are)"
+    )
+    parser.add_argument(
+        "--attribute", choices=("aesthetics", "quality"), help="what level-words asks for (default: aesthetics)"
+    )
+
+
 def add_models(commands: Commands) -> None:
     """`roc4mllm models`: what there is to score with."""
     parser = commands.add_parser(
@@ -240,7 +262,7 @@ def add_models(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-COMMANDS = (add_score, add_filter, add_train, add_evaluate, add_models)
+COMMANDS = (add_score, add_filter, add_train, add_evaluate, add_convert, add_models)
 
 
 class Version(argparse.Action):

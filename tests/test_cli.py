@@ -410,7 +410,8 @@ def test_models_are_listed_as_text_and_as_json(capsys):
     text = capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in entries] == [entry.name for entry in MODELS] == ["roc4mllm-tiny", "ROC4MLLM"]
+    families = ["roc4mllm-tiny", "ROC4MLLM", "Ricardo-M/ROC4MLLM", "OneAlign, Q-Align, DeQA-Score"]
+    assert [entry["name"] for entry in entries] == [entry.name for entry in MODELS] == families
     for entry in entries:
         assert all(entry.values())
         assert all(value in text for value in entry.values())

@@ -202,7 +202,9 @@ def test_constraints_hold_versions_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["score", "--help"], ["evaluate", "--help"], ["train", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["score", "--help"], ["evaluate", "--help"], ["train", "--help"], ["convert", "--help"]],
+    ids=" ".join,
 )
 def test_help_imports_neither_torch_nor_transformers(arguments):
     code = """

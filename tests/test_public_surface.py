@@ -12,8 +12,12 @@ import roc4mllm
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC_NAMES = [
     "AestheticsOutput",
+    "Assessment",
     "AutoModelForImageAesthetics",
     "ImageAestheticsPipeline",
+    "MPLUGOwl2Config",
+    "MPLUGOwl2ForConditionalGeneration",
+    "MPLUGOwl2Processor",
     "ROC4MLLMConfig",
     "ROC4MLLMForImageAesthetics",
     "ROC4MLLMProcessor",

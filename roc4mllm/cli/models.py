@@ -37,6 +37,25 @@ MODELS = (
         weights_licence="that of the backbone you choose, and what the labels you train on allow",
         example="roc4mllm score photos -m FOLDER_OR_HUB_NAME",
     ),
+    ModelEntry(
+        name="Ricardo-M/ROC4MLLM",
+        what="the weights that the paper's authors publish, on mPLUG-Owl2 (7 billion); converted once, into the cache",
+        paper="ROC4MLLM, AAAI 2026",
+        score_range="min_score and max_score of its config, stated in every record; higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="Apache-2.0 by its card; the base model is under the Llama 2 Community License",
+        example="roc4mllm score photos -m Ricardo-M/ROC4MLLM",
+    ),
+    ModelEntry(
+        name="OneAlign, Q-Align, DeQA-Score",
+        what="baselines on mPLUG-Owl2 (7 billion) that name one of five levels; read from a converted folder",
+        paper="Q-Align, ICML 2024; DeQA-Score, CVPR 2025",
+        score_range="1 to 5, higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="MIT by OneAlign's card (its authors' code is non-commercial); Llama 2 Community License",
+        example="hf download q-future/one-align --local-dir one-align && "
+        "roc4mllm convert level-words one-align native && roc4mllm score photos -m native",
+    ),
 )
 
 LABELS = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, PreTrainedConfig, pipeline
 
 from ..modeling_roc4mllm.adapter_loading_roc4mllm import find_adapter
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
@@ -22,6 +22,8 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
     Args:
         model (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
             Hub name, folder, adapter or model (then also pass `processor`); the bundled `roc4mllm-tiny` by default.
+            ROC4MLLM in its authors' format, as `Ricardo-M/ROC4MLLM`, is converted into the cache when it is first
+            asked for.
         backbone (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
             For an adapter: stands in for the model that it was trained on, where that has moved.
         **kwargs:
@@ -40,6 +42,8 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
         kwargs = load_adapter_parts(model, backbone, kwargs)
     elif backbone is not None:
         raise TypeError(f"{model!r} is a whole model; `backbone=` is for an adapter.")
+    elif isinstance(model, str) and is_original(model, **hub_options(kwargs)):
+        return load_converted(model, kwargs)
     else:
         kwargs["model"] = model
     scorer: ImageAestheticsPipeline = pipeline("image-aesthetics", pipeline_class=ImageAestheticsPipeline, **kwargs)
@@ -60,6 +64,26 @@ def load_adapter_parts(name: str, backbone: Any, kwargs: dict[str, Any]) -> dict
     done = {*hub, "model_kwargs", "dtype", "device_map"}
     rest = {option: value for option, value in kwargs.items() if option not in done}
     return rest | {"model": model, "processor": processor}
+
+
+def is_original(name: str, **hub: Any) -> bool:
+    """Whether a model is in the format of mPLUG-Owl2's authors, told by its config."""
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
+    except OSError:
+        return False  # what is wrong is told where the model is loaded
+    return {"visual_model", "visual_abstractor"} <= set(fields.get("visual_config") or ())
+
+
+def load_converted(name: str, kwargs: dict[str, Any]) -> ImageAestheticsPipeline:
+    """A scorer on the native folder of an original one, whose records name the original."""
+    from ..hub.converted_cache import native_folder  # most scorers need no conversion
+
+    hub = hub_options(kwargs)
+    folder, revision = native_folder(name, **hub)
+    scorer = load_scorer(folder, **{option: value for option, value in kwargs.items() if option not in hub})
+    scorer.model.config.name_or_path, scorer.model.loaded_revision = name, revision
+    return scorer
 
 
 def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:

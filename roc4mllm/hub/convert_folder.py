@@ -1,0 +1,218 @@
+"""
+A checkpoint in the authors' format becomes a native folder, one shard after the other.
+
+Config, tokenizer and the names of all weights are looked at before anything is written. The native folder is written
+beside the place where it goes, and gets its name when it is complete.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
+from transformers.utils import logging
+
+from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
+from ..processing_roc4mllm.processing_roc4mllm import ROC4MLLMProcessor
+from ..processing_roc4mllm.prompt_roc4mllm import SCORE_TOKEN
+from .conversion_card import conversion_card
+from .convert_original import ROC4MLLMConversion, shortened
+from .level_words import level_words
+from .original_files import SAFETENSORS, find_shards, read_json, read_shard
+from .original_tokenizer import original_processor
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Parts = tuple[ROC4MLLMConversion, ROC4MLLMProcessor]
+
+
+def convert_folder(
+    family: str,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    attribute: str | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """
+    Write a native folder with the weights of a checkpoint in the authors' format.
+
+    It needs about as much memory as one shard, with another dtype also that of the converted one, and writes one file
+    for each.
+
+    Args:
+        family (`str`): `"roc4mllm"`, or `"level-words"` for Q-Align, OneAlign and DeQA-Score.
+        source (`str` or `os.PathLike`): The checkpoint's folder.
+        destination (`str` or `os.PathLike`): The native folder, which must be new or empty.
+        dtype (`str`, *optional*): `"float32"`, `"float16"` or `"bfloat16"`; each weight keeps its own by default. The
+            score head is always float32.
+        attribute (`str`, *optional*): What `"level-words"` asks for: `"aesthetics"` (default) or `"quality"`.
+        name (`str`, *optional*): What the card calls the checkpoint; the name of its folder by default.
+        revision (`str`, *optional*): Its commit on the Hub, for the card.
+
+    Raises:
+        ValueError: If something about the checkpoint is not as its config describes; the message says what. Nothing
+            is left behind then.
+        FileExistsError: If the destination holds something.
+    """
+    if family not in FAMILIES or dtype not in (None, *DTYPES):
+        raise ValueError(f"Got {family!r}, dtype {dtype!r}; known are {list(FAMILIES)} and {list(DTYPES)}.")
+    source, destination = Path(source), Path(os.path.abspath(destination))
+    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+        raise FileExistsError(f"{str(destination)!r} is there and not an empty folder; choose another place.")
+    conversion, processor = read_parts(family, source, attribute)
+    shards = find_shards(source)
+    dtypes = check_weights(conversion, shards)
+    name = name or source.resolve().name
+    with complete_or_nothing(destination) as folder:
+        saved = dtypes["lm_head.weight"] if dtype is None else DTYPES[dtype]
+        save_parts(conversion, processor, folder, saved)
+        write_weights(conversion, shards, folder, None if dtype is None else DTYPES[dtype], name)
+        card = conversion_card(family, conversion.config, name, revision, str(saved).removeprefix("torch."))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+# ---- what is looked at first ----------------------------------------------------------------------------------------
+
+
+def read_parts(family: str, source: Path, attribute: str | None) -> Parts:
+    """Conversion and processor of a checkpoint, which fit each other."""
+    config = read_json(source, "config.json")
+    if not config:
+        raise ValueError(f"{str(source)!r} is no checkpoint: it has no config.json.")
+    try:
+        conversion, processor = FAMILIES[family](config, source, attribute)
+    except (StrictDataclassError, TypeError) as error:  # a field of another type
+        raise ValueError(f"config.json of {str(source)!r} cannot be used: {error}") from error
+    check_processor(processor, conversion.config)
+    return conversion, processor
+
+
+def roc4mllm(config: Mapping[str, Any], folder: Path, attribute: str | None = None) -> Parts:
+    """Conversion and processor of a ROC4MLLM checkpoint, in the wording of its authors."""
+    if attribute not in (None, "aesthetics"):
+        raise ValueError(f"A ROC4MLLM checkpoint scores aesthetics, not {attribute}; an attribute is for level-words.")
+    conversion = ROC4MLLMConversion(config)
+    backbone_processor = original_processor(folder, conversion.config.mllm_config.num_image_tokens)
+    if SCORE_TOKEN not in backbone_processor.tokenizer.get_added_vocab():
+        raise ValueError(
+            f"added_tokens.json has no {SCORE_TOKEN}; the tokenizer is not that of a ROC4MLLM checkpoint."
+        )
+    processor = ROC4MLLMProcessor(
+        backbone_processor=backbone_processor,
+        question="Please rate the aesthetics of the image.",
+        answer=f"The aesthetic rate of the image is {SCORE_TOKEN}.",
+    )
+    return conversion, processor
+
+
+FAMILIES: dict[str, Callable[..., Parts]] = {"roc4mllm": roc4mllm, "level-words": level_words}
+
+
+def check_processor(processor: ROC4MLLMProcessor, config: ROC4MLLMConfig) -> None:
+    """Refuse tokenizer and preprocessor files that are not those of the config."""
+    backbone = config.mllm_config
+    found, expected = processor.score_token_id, config.score_token_id
+    if found != expected:
+        raise ValueError(f"{SCORE_TOKEN} is token {found} in the tokenizer, {expected} in config.json.")
+    found, expected = processor.backbone_processor.image_token_id, backbone.image_token_id
+    if found != expected:
+        raise ValueError(f"The tokenizer has {found} tokens, levels not counted; config.json describes {expected}.")
+    found, expected = processor.image_processor.size["height"], backbone.vision_config.image_size
+    if found != expected:
+        raise ValueError(
+            f"preprocessor_config.json makes pictures of {found} pixels a side; config.json describes {expected}."
+        )
+
+
+def check_weights(conversion: ROC4MLLMConversion, shards: Sequence[Path]) -> dict[str, torch.dtype]:
+    """Dtype of each weight by name; names and dtypes that are not those of the model are refused."""
+    dtypes: dict[str, torch.dtype] = {}
+    for path in shards:
+        found = {name: weight.dtype for name, weight in read_shard(path).items()}
+        if twice := sorted(found.keys() & dtypes.keys()):
+            raise ValueError(f"{path.name} holds {twice[0]}, as another file does; each weight must stand in one.")
+        dtypes |= found
+    conversion.check_names(dtypes)
+    if wrong := [f"{name} ({dtype})" for name, dtype in dtypes.items() if not dtype.is_floating_point]:
+        raise ValueError(f"Expected weights of dtype {', '.join(DTYPES)}; got {shortened(wrong)}.")
+    return dtypes
+
+
+# ---- what is written ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def complete_or_nothing(destination: Path) -> Iterator[Path]:
+    """A folder that becomes `destination` when all went well, and disappears otherwise."""
+    near = next(parent for parent in destination.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=near) as unfinished:
+        folder = Path(unfinished, destination.name)  # not the temporary folder itself, which others may not read
+        folder.mkdir()
+        yield folder
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if destination.is_dir():
+            destination.rmdir()  # it was empty; what another process wrote there since then stays
+        folder.rename(destination)
+
+
+def save_parts(conversion: ROC4MLLMConversion, processor: ROC4MLLMProcessor, folder: Path, dtype: torch.dtype) -> None:
+    """All but the weights, as any scorer is saved: config, processor, and sources for those without this package."""
+    with torch.device("meta"):
+        model = conversion.model_class._from_config(conversion.config, dtype=dtype)
+    scorer: Any = ImageAestheticsPipeline(model=model, processor=processor, device="meta")
+    with without_progress_bar():  # of no weights
+        scorer.save_pretrained(folder, state_dict={})
+
+
+@contextmanager
+def without_progress_bar() -> Iterator[None]:
+    """transformers' bars off for a while."""
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+def write_weights(
+    conversion: ROC4MLLMConversion, shards: Sequence[Path], folder: Path, dtype: torch.dtype | None, name: str
+) -> None:
+    """One safetensors file for each shard, and their index where there are several."""
+    weight_map: dict[str, str] = {}
+    total_size = 0
+    size = sum(path.stat().st_size for path in shards)
+    with logging.tqdm(total=size, unit="B", unit_scale=True, desc=f"Converting {name}") as bar:
+        for number, path in enumerate(shards, start=1):
+            file = SAFETENSORS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            sizes = write_shard(conversion, path, folder / file, dtype)
+            weight_map |= dict.fromkeys(sizes, file)
+            total_size += sum(sizes.values())
+            bar.update(path.stat().st_size)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        (folder / f"{SAFETENSORS}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_shard(conversion: ROC4MLLMConversion, path: Path, file: Path, dtype: torch.dtype | None) -> dict[str, int]:
+    """Bytes of each weight that was written. A shard is in memory only in here."""
+    weights = {}
+    for original, value in read_shard(path).items():
+        for name, weight in conversion.convert(original, value.detach()).items():
+            kept = torch.float32 if name == "score_head.weight" else dtype or weight.dtype
+            weights[name] = weight.to(kept).contiguous()
+    save_file(weights, file, metadata={"format": "pt"})
+    return {name: weight.nbytes for name, weight in weights.items()}
+
+
+__all__ = ["DTYPES", "convert_folder"]

@@ -1,0 +1,174 @@
+"""Checkpoints in their authors' format behind `load_scorer`: converted once, loaded like any other, named as asked."""
+
+import logging
+import os
+import shutil
+
+import pytest
+import torch
+from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from huggingface_hub import constants
+from tiny import photo
+
+from roc4mllm import ROC4MLLMProcessor, load_scorer
+from roc4mllm.hub import converted_cache
+from roc4mllm.hub.convert_folder import convert_folder
+from roc4mllm.hub.convert_original import load_original
+from roc4mllm.hub.original_tokenizer import original_processor
+
+NAME, COMMIT = "Ricardo-M/ROC4MLLM", "c0ffee" + "0" * 34
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Hugging Face's own folder, empty."""
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "roc4mllm" / "converted"
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return roc4mllm_checkpoint()
+
+
+@pytest.fixture
+def original(tmp_path, checkpoint):
+    return write_checkpoint(tmp_path / "original", *checkpoint)
+
+
+@pytest.fixture
+def hub(tmp_path, checkpoint):
+    """A cache of the Hub with the checkpoint in it."""
+    folder = tmp_path / "hub" / f"models--{NAME.replace('/', '--')}"
+    write_checkpoint(folder / "snapshots" / COMMIT, *checkpoint, "safetensors", 2)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
+    return str(tmp_path / "hub")
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """What was converted, one entry each."""
+    made = []
+
+    def convert(family, source, destination, **options):
+        made.append(destination)
+        convert_folder(family, source, destination, **options)
+
+    monkeypatch.setattr(converted_cache, "convert_folder", convert)
+    return made
+
+
+class TestFolder:
+    def test_scores_are_the_original_ones(self, original, checkpoint):
+        pictures = [photo(0), photo(1, 30, 70)]
+        processor = ROC4MLLMProcessor(backbone_processor=original_processor(original, num_image_tokens=4))
+        model = load_original("roc4mllm", checkpoint[1], checkpoint[0])
+        expected = load_scorer(model, processor=processor).score(pictures)
+        assert abs(expected[0] - expected[1]) > 1e-3
+        torch.testing.assert_close(load_scorer(original).score(pictures), expected, atol=1e-6, rtol=0)
+
+    def test_is_converted_once(self, original, home, conversions, caplog):
+        logger = logging.getLogger("transformers")  # it hands nothing on, so pytest would not see it
+        logger.addHandler(caplog.handler)
+        first = load_scorer(original)(photo())
+        (folder,) = home.iterdir()
+        assert folder.name.startswith("original--")
+        (message,) = [record.getMessage() for record in caplog.records if "Converting" in record.getMessage()]
+        assert message.startswith(f"Converting {original}, once; the native model stays in {folder}")
+        assert load_scorer(str(original), batch_size=2)(photo()) == first
+        assert len(conversions) == 1
+        assert first["model"] == "original"
+        logger.removeHandler(caplog.handler)
+
+    def test_what_changed_is_converted_anew(self, original, home, conversions):
+        load_scorer(original)
+        os.utime(original / "tokenizer.model", ns=(1, 1))
+        load_scorer(original)
+        assert len(conversions) == len(list(home.iterdir())) == 2
+
+    def test_what_cannot_be_converted_leaves_nothing(self, original, home):
+        (original / "added_tokens.json").unlink()
+        with pytest.raises(ValueError, match=r"has no \[SCORE\]"):
+            load_scorer(original)
+        assert not home.exists()
+
+    def test_options_reach_the_model(self, original):
+        scorer = load_scorer(original, dtype="bfloat16", device="cpu", batch_size=3)
+        assert scorer.model.dtype == torch.bfloat16
+        assert scorer._batch_size == 3
+
+    def test_another_process_was_faster(self, original, home, monkeypatch):
+        def convert(family, source, destination, **options):
+            convert_folder(family, source, destination, **options)
+            convert_folder(family, source, destination, **options)  # finds the other's work in its place
+
+        monkeypatch.setattr(converted_cache, "convert_folder", convert)
+        assert load_scorer(original)(photo())["error"] is None
+        assert len(list(home.iterdir())) == 1
+
+    def test_a_full_disk_is_told(self, original, monkeypatch):
+        def convert(*args, **options):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(converted_cache, "convert_folder", convert)
+        with pytest.raises(OSError, match="No space"):
+            load_scorer(original)
+
+    def test_a_folder_without_score_token(self, original, checkpoint):
+        config = {name: value for name, value in checkpoint[0].items() if name != "score_id"}
+        write_checkpoint(original, config, checkpoint[1])
+        with pytest.raises(ValueError, match=r"without \[SCORE\].*roc4mllm convert level-words"):
+            load_scorer(original)
+
+    def test_backbone_is_for_adapters(self, original):
+        with pytest.raises(TypeError, match="is a whole model"):
+            load_scorer(str(original), backbone="other")
+
+
+class TestHub:
+    def test_records_name_the_model_and_its_commit(self, hub, conversions):
+        for _ in range(2):
+            scorer = load_scorer(NAME, cache_dir=hub, revision="main")
+            record = scorer(photo())
+            assert (record["model"], record["revision"], record["error"]) == (NAME, COMMIT, None)
+        (folder,) = conversions
+        assert folder.parts[-4:-1] == ("hub", "roc4mllm", "converted")  # under cache_dir, where the user has room
+        assert folder.name.startswith(f"Ricardo-M--ROC4MLLM--{COMMIT}")
+        assert f"from `{NAME}`, revision {COMMIT}" in (folder / "README.md").read_text()
+
+    @pytest.mark.parametrize("kind", ["bin", "safetensors"])
+    def test_weights_are_downloaded_in_one_format_only(self, hub, tmp_path, checkpoint, monkeypatch, kind):
+        server = write_checkpoint(tmp_path / "server", *checkpoint, kind)
+        if kind == "safetensors":
+            write_checkpoint(server, *checkpoint, "bin", 1)
+        local = tmp_path / "local"
+        asked = []
+
+        def snapshot_download(name, allow_patterns, **options):
+            asked.append((name, options))
+            for pattern in allow_patterns:
+                for path in server.glob(pattern):
+                    local.mkdir(exist_ok=True)
+                    shutil.copy(path, local)
+            return str(local)
+
+        monkeypatch.setattr(converted_cache, "snapshot_download", snapshot_download)
+        folder, revision = converted_cache.native_folder(NAME, cache_dir=hub, token="secret")
+        assert revision == COMMIT
+        assert asked[0] == (NAME, {"cache_dir": hub, "token": "secret", "revision": COMMIT})
+        suffixes = {path.suffix for path in local.glob("*model-*")} | {path.suffix for path in local.glob("*model.b*")}
+        assert suffixes - {".json"} == {f".{kind}"}
+        assert load_scorer(folder)(photo())["error"] is None
+
+    def test_another_mplug_owl2_is_refused_before_its_weights_come(self, tmp_path, hub, checkpoint, monkeypatch):
+        config = {name: value for name, value in checkpoint[0].items() if name != "score_id"}
+        snapshot = tmp_path / "hub" / "models--Ricardo-M--ROC4MLLM" / "snapshots" / COMMIT
+        write_checkpoint(snapshot, config, {})
+        monkeypatch.setattr(converted_cache, "snapshot_download", None)
+        with pytest.raises(ValueError, match=r"'Ricardo-M/ROC4MLLM' is an mPLUG-Owl2 model without \[SCORE\]"):
+            load_scorer(NAME, cache_dir=hub)
+
+    def test_a_model_that_is_not_there(self):
+        with pytest.raises(OSError, match="couldn.t connect"):
+            load_scorer("nobody/nothing")

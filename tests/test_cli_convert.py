@@ -1,0 +1,86 @@
+"""`roc4mllm convert` as a person uses it, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from huggingface_hub import constants
+from tiny import photo
+
+from roc4mllm import load_scorer
+from roc4mllm_cli import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """The current folder: a checkpoint and two pictures."""
+    write_checkpoint(tmp_path / "original", *roc4mllm_checkpoint())
+    for seed in range(2):
+        photo(seed).save(tmp_path / f"{seed}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def error_line(capsys, *arguments: str) -> str:
+    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
+    try:
+        code = main(["convert", *arguments])
+    except SystemExit as exit:
+        code = exit.code
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    line = printed.err.splitlines()[-1]
+    assert line.startswith("roc4mllm: error: ")
+    return line
+
+
+def scores(capsys, model: str) -> list[dict]:
+    assert main(["score", "0.png", "1.png", "-m", model]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_converted_folder_and_original_score_alike(capsys):
+    assert main(["convert", "roc4mllm", "original", "native"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1] == "written to native; try: roc4mllm score PICTURES -m native"
+    native, original = scores(capsys, "native"), scores(capsys, "original")
+    assert [row["score"] for row in native] == pytest.approx([row["score"] for row in original], abs=1e-6)
+    assert abs(native[0]["score"] - native[1]["score"]) > 1e-3
+    assert {row["model"] for row in native} == {"native"}
+    assert {row["model"] for row in original} == {"original"}
+    assert (native[0]["score_min"], native[0]["score_max"]) == (0.0, 5.0)
+
+
+def test_dtype():
+    assert main(["convert", "roc4mllm", "original", "native", "--dtype", "float16"]) == 0
+    assert str(load_scorer("native").model.dtype) == "torch.float16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["roc4mllm", "nowhere", "native"], "there is no folder 'nowhere'"),
+        (["roc4mllm", "Ricardo-M/ROC4MLLM", "native"], "there is no folder 'Ricardo-M/ROC4MLLM'; fetch"),
+        (["roc4mllm", ".", "native"], "'.' is no checkpoint: it has no config.json"),
+        (["roc4mllm", "original", "."], "is there and not an empty folder"),
+        (["roc4mllm", "original", "0.png"], "0.png' is there and not an empty folder"),
+        (["roc4mllm", "original", "native", "--attribute", "quality"], "scores aesthetics, not quality"),
+        (["level-words", "original", "native"], "does not tell"),
+        (["owl", "original", "native"], "argument FAMILY: invalid choice: 'owl'"),
+        (["roc4mllm", "original", "native", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
+        (["roc4mllm", "original"], "required: DST"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(capsys, here, arguments, reason):
+    assert reason in error_line(capsys, *arguments)
+    assert {path.name for path in here.iterdir()} == {"original", "0.png", "1.png"}
+
+
+def test_config_with_a_wrong_value(capsys, here):
+    path = Path("original", "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "32"}))
+    assert "config.json of 'original' cannot be used" in error_line(capsys, "roc4mllm", "original", "native")
+    assert not (here / "native").exists()
