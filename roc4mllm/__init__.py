@@ -7,16 +7,27 @@ Importing this package registers its models and the task "image-aesthetics" with
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    ViTImageProcessorPil,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
+from .modeling_roc4mllm.configuration_eat import EATConfig
 from .modeling_roc4mllm.configuration_mplug_owl2 import MPLUGOwl2Config
 from .modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from .modeling_roc4mllm.configuration_tanet import TANetConfig
 from .modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
+from .modeling_roc4mllm.modeling_eat import EATForImageAesthetics
 from .modeling_roc4mllm.modeling_mplug_owl2 import MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Model
 from .modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
 from .modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
+from .modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics
 from .processing_roc4mllm.image_processing_mplug_owl2 import MPLUGOwl2ImageProcessor
 from .processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline, __version__
 from .processing_roc4mllm.processing_mplug_owl2 import MPLUGOwl2Processor
@@ -29,6 +40,12 @@ AutoProcessor.register(ROC4MLLMConfig, ROC4MLLMProcessor, exist_ok=True)
 AutoModel.register(MPLUGOwl2Config, MPLUGOwl2Model, exist_ok=True)  # the rest in ROC4MLLM's shipped files
 AutoProcessor.register(MPLUGOwl2Config, MPLUGOwl2Processor, exist_ok=True)
 AutoImageProcessor.register(MPLUGOwl2Config, image_processor_classes={"pil": MPLUGOwl2ImageProcessor}, exist_ok=True)
+AutoConfig.register("eat", EATConfig, exist_ok=True)
+AutoModel.register(EATConfig, EATForImageAesthetics, exist_ok=True)
+AutoImageProcessor.register(EATConfig, image_processor_classes={"pil": ViTImageProcessorPil}, exist_ok=True)
+AutoConfig.register("tanet", TANetConfig, exist_ok=True)
+AutoModel.register(TANetConfig, TANetForImageAesthetics, exist_ok=True)
+AutoImageProcessor.register(TANetConfig, image_processor_classes={"pil": ViTImageProcessorPil}, exist_ok=True)
 
 # Saved folders carry the sources of these classes, so that a process without this package loads them.
 ROC4MLLMConfig.register_for_auto_class()
@@ -36,6 +53,10 @@ ROC4MLLMForImageAesthetics.register_for_auto_class("AutoModel")
 ROC4MLLMProcessor.register_for_auto_class()
 MPLUGOwl2Processor.register_for_auto_class()
 MPLUGOwl2ImageProcessor.register_for_auto_class("AutoImageProcessor")
+EATConfig.register_for_auto_class()
+EATForImageAesthetics.register_for_auto_class("AutoModel")
+TANetConfig.register_for_auto_class()
+TANetForImageAesthetics.register_for_auto_class("AutoModel")
 
 PIPELINE_REGISTRY.register_pipeline(
     "image-aesthetics",
@@ -73,6 +94,8 @@ __all__ = [
     "AestheticsOutput",
     "Assessment",
     "AutoModelForImageAesthetics",
+    "EATConfig",
+    "EATForImageAesthetics",
     "ImageAestheticsPipeline",
     "MPLUGOwl2Config",
     "MPLUGOwl2ForConditionalGeneration",
@@ -82,6 +105,8 @@ __all__ = [
     "ROC4MLLMProcessor",
     "SplitLossConfig",
     "SplitLossTrainer",
+    "TANetConfig",
+    "TANetForImageAesthetics",
     "__version__",
     "add_lora",
     "load_scorer",

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
+from .eat_keys import EATConversion
 from .mplug_owl2_keys import (
     computed_tables,
     is_left_out,
@@ -27,6 +28,7 @@ from .mplug_owl2_keys import (
     refuse_other_models,
     with_stars,
 )
+from .tanet_keys import TANetConversion
 
 
 def load_original(family: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> PreTrainedModel:
@@ -34,12 +36,13 @@ def load_original(family: str, state_dict: Mapping[str, torch.Tensor], config: M
     A native model with an original's weights, in their dtype.
 
     Args:
-        family (`str`): `"roc4mllm"`.
+        family (`str`): `"roc4mllm"`, `"eat"` or `"tanet"`.
         state_dict (`Mapping[str, torch.Tensor]`): The original's weights by its own names.
-        config (`Mapping`): Content of its `config.json`.
+        config (`Mapping`): Content of its `config.json`; for a TANet, which has none, `{"variant": "AVA"}` or
+            `{"variant": "TAD66K"}`.
 
     Returns:
-        [`ROC4MLLMForImageAesthetics`]: In evaluation mode; its score head counts as trained.
+        `PreTrainedModel`: The family's, in evaluation mode; its score head counts as trained.
 
     Raises:
         ValueError: If the family is unknown, the config is that of another model, or a weight is unknown, missing or
@@ -173,7 +176,7 @@ class ROC4MLLMConversion:
             raise ValueError(f"{name} is not the table of positions that the config describes.")
 
 
-CONVERSIONS = {"roc4mllm": ROC4MLLMConversion}
+CONVERSIONS = {"roc4mllm": ROC4MLLMConversion, "eat": EATConversion, "tanet": TANetConversion}
 
 
 def shortened(names: list[str], most: int = 8) -> str:

@@ -110,7 +110,7 @@ class TestLoadOriginal:
         model.load_state_dict(found, strict=True)
 
     def test_unknown_family(self, weights, config):
-        with pytest.raises(ValueError, match=r"Unknown family 'owl'.*\['roc4mllm'\]"):
+        with pytest.raises(ValueError, match=r"Unknown family 'owl'.*'roc4mllm', 'tanet'"):
             load_original("owl", weights, config)
 
 

@@ -1,0 +1,152 @@
+"""
+TANet's published checkpoints: the authors' names of weights, and ours.
+
+All shapes are alike. The authors publish no config; what tells their two variants apart is the data set.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import ViTImageProcessorPil
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from ..modeling_roc4mllm.configuration_tanet import TANetConfig
+from ..modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics
+from .weight_names import refuse_differences
+
+# `theme_calibrated`: the statistics of a batch are computed anew in each forward pass and never stored.
+# TAD66K is rated from 1 to 10 and learnt as a tenth of that.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "AVA": {"num_levels": 10, "score_range": (1.0, 10.0), "theme_calibrated": False},
+    "TAD66K": {"num_levels": 1, "score_range": (0.0, 10.0), "theme_activation": "softmax"},
+}
+RESAMPLE = {"AVA": Image.Resampling.BICUBIC, "TAD66K": Image.Resampling.BILINEAR}
+UNUSED = {"TAD66K": {"tygertnet.relu7.weight"}}  # the activation that softmax stands in for
+
+BLOCK = {"0": "expand_1x1.convolution", "1": "expand_1x1.normalization",
+         "3": "conv_3x3.convolution", "4": "conv_3x3.normalization",
+         "6": "reduce_1x1.convolution", "7": "reduce_1x1.normalization"}  # fmt: skip
+LAYER = {"conv1": "layer.0.convolution", "bn1": "layer.0.normalization",
+         "conv2": "layer.1.convolution", "bn2": "layer.1.normalization",
+         "downsample.0": "shortcut.convolution", "downsample.1": "shortcut.normalization"}  # fmt: skip
+MOBILENET, RESNET = "perception.mobilenet", "theme.scene_network"
+
+
+def native_stems() -> dict[str, str]:
+    """Our names by theirs, without `.weight`, `.bias` and what else stands in a module."""
+    stems = {
+        "head.2": "score_head",
+        "head_rgb.2": "colour.head",
+        "mobileNet.head.2": "perception.head",
+        "hypernet.last_out_w": "theme.make_weights",
+        "hypernet.last_out_b": "theme.make_bias",
+        "tygertnet.fc1": "theme.query.0",
+        "tygertnet.bn1": "theme.query.1",
+        "tygertnet.relu1": "theme.query.2",
+        "tygertnet.relu7": "theme.activation",
+        "res365_last.conv1": f"{RESNET}.embedder.embedder.convolution",
+        "res365_last.bn1": f"{RESNET}.embedder.embedder.normalization",
+        "res365_last.fc": "theme.scene_head",
+    }
+    first, last = "mobileNet.base_model.0.0", "mobileNet.base_model.0.18"
+    for number, kind in (("0", "convolution"), ("1", "normalization")):
+        stems[f"{first}.{number}"] = f"{MOBILENET}.conv_stem.first_conv.{kind}"
+        stems[f"{last}.{number}"] = f"{MOBILENET}.conv_1x1.{kind}"
+    for block in range(1, 18):
+        ours = f"{MOBILENET}.conv_stem" if block == 1 else f"{MOBILENET}.layer.{block - 2}"
+        stems |= {f"mobileNet.base_model.0.{block}.conv.{number}": f"{ours}.{name}" for number, name in BLOCK.items()}
+    for stage in range(4):
+        for layer in range(2):
+            theirs, ours = f"res365_last.layer{stage + 1}.{layer}", f"{RESNET}.encoder.stages.{stage}.layers.{layer}"
+            stems |= {f"{theirs}.{name}": f"{ours}.{native}" for name, native in LAYER.items()}
+    return stems
+
+
+NATIVE_STEMS = native_stems()
+ORIGINAL_STEMS = {native: original for original, native in NATIVE_STEMS.items()}
+
+
+def translated(name: str, table: Mapping[str, str]) -> str | None:
+    """A weight's name by a table of stems; `None` if it has none there."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{table[stem]}{dot}{ending}" if stem in table else None
+
+
+class TANetConversion:
+    """
+    TANet (IJCAI 2022).
+
+    Args:
+        config (`Mapping`): `variant`, `"AVA"` or `"TAD66K"`, and, if wanted, `legacy_batch_mixing`.
+
+    Attributes:
+        config ([`TANetConfig`]): The native model's.
+        shapes (`dict[str, torch.Size]`): Shapes of the native model's weights by name.
+        image_processor ([`~transformers.ViTImageProcessorPil`]): Prepares pictures as the authors test: the whole
+            picture stretched to 224 × 224 pixels.
+
+    Raises:
+        ValueError: If the variant is unknown.
+    """
+
+    model_class: Any = TANetForImageAesthetics
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.variant = config.get("variant")
+        if self.variant not in VARIANTS:
+            raise ValueError(
+                f"The config of a TANet checkpoint must name its variant, {' or '.join(VARIANTS)}, as {{'variant': "
+                f"'AVA'}}; got {self.variant!r}."
+            )
+        self.config = TANetConfig(
+            **VARIANTS[self.variant],
+            legacy_batch_mixing=config.get("legacy_batch_mixing", False),
+            score_head_trained=True,
+        )
+        with torch.device("meta"):
+            empty = self.model_class(self.config)
+        self.shapes = {name: weight.shape for name, weight in empty.state_dict().items()}
+        self.unused = UNUSED.get(self.variant, set())
+        self.image_processor = ViTImageProcessorPil(
+            resample=RESAMPLE[self.variant], image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
+        )
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """
+        Raise a `ValueError` that names weights of a checkpoint which the model does not have, or which are missing.
+
+        Args:
+            names (`Iterable[str]`): Names of all weights.
+        """
+        expected = {translated(name, ORIGINAL_STEMS) or name for name in self.shapes}
+        refuse_differences(set(names) - self.unused, expected)
+
+    def convert(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Our weight that one of the original's becomes; none for what is not used.
+
+        Args:
+            name (`str`): The original's name.
+            weight (`torch.Tensor`): The original's weight.
+
+        Raises:
+            ValueError: If the name is unknown, or the weight has another shape or dtype than expected.
+        """
+        if name in self.unused:
+            return {}
+        native = translated(name, NATIVE_STEMS)
+        if native is None or native not in self.shapes:
+            raise ValueError(f"Unknown weight {name!r}.")
+        if weight.shape != self.shapes[native]:
+            raise ValueError(
+                f"{name} has shape {tuple(weight.shape)}; the {self.variant} variant has "
+                f"{tuple(self.shapes[native])} for {native}."
+            )
+        if weight.is_floating_point() == name.endswith("num_batches_tracked"):
+            raise ValueError(f"{name} has dtype {weight.dtype}; expected float weights and whole numbers of batches.")
+        return {native: weight}
+
+
+__all__ = ["TANetConversion"]

@@ -1,0 +1,25 @@
+"""Names of weights that a checkpoint should have, and those that it has."""
+
+from collections.abc import Iterable
+
+
+def refuse_differences(found: Iterable[str], expected: Iterable[str]) -> None:
+    """
+    Raise a `ValueError` that names unknown and missing weights.
+
+    Args:
+        found (`Iterable[str]`): Names of a checkpoint's weights.
+        expected (`Iterable[str]`): Names that the config describes.
+    """
+    found, expected = set(found), set(expected)
+    problems = {"unknown": sorted(found - expected), "missing": sorted(expected - found)}
+    if text := "; ".join(f"{kind} {shortened(those)}" for kind, those in problems.items() if those):
+        raise ValueError(f"These are not the weights that the config describes: {text}.")
+
+
+def shortened(names: list[str], most: int = 8) -> str:
+    """The first names, and how many there are."""
+    return f"{', '.join(names[:most])}{', …' if len(names) > most else ''} ({len(names)})"
+
+
+__all__ = ["refuse_differences"]
