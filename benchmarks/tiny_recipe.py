@@ -39,12 +39,12 @@ from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
-SEEING_STEPS, SEEING_BATCH = 2000, 16
-STEPS, PAIRS = 900, 8  # a pair is an intact and a damaged view of one photograph
-MUON_RATE, SEEING_RATE, ADAM_RATE = 0.04, 1.5e-3, 5e-3
+SEEING_STEPS, SEEING_BATCH = 1000, 16
+STEPS, PAIRS = 800, 8  # a pair is an intact and a damaged view of one photograph
+MUON_RATE, SEEING_RATE, ADAM_RATE = 0.02, 1.5e-3, 5e-3
 WEIGHT_DECAY, WARM_UP, AVERAGING = 0.05, 0.1, 0.99
 TOKEN_DROPOUT = 0.1  # image tokens hidden from the text model in training
-TEXT_WEIGHT, SCORE_WEIGHT, BEAUTY_WEIGHT = 0.2, 3.0, 1.0
+TEXT_WEIGHT, SCORE_WEIGHT, BEAUTY_WEIGHT, WHOLE_WEIGHT = 0.2, 3.0, 2.0, 2.0
 
 
 # ---- optimisers -----------------------------------------------------------------------------------------------------
@@ -179,6 +179,7 @@ class TinyTrainer(SplitLossTrainer):
         super().__init__(model=model, args=args, data_collator=collate, **kwargs)
         self.readout = nn.Linear(WIDTH, GLOBAL_COMPONENTS)
         nn.init.zeros_(self.readout.weight)
+        self.spread = self.train_dataset.lessons.whole[:, :INTACT].flatten(0, 1).var(0).mean()
         self.states = torch.zeros(0)
         model.score_head.register_forward_pre_hook(lambda _, inputs: setattr(self, "states", inputs[0]))
         connector = model.backbone.model.multi_modal_projector
@@ -195,14 +196,14 @@ class TinyTrainer(SplitLossTrainer):
         return self.schedule
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """As in the parent; the error of descriptors is the share of their variance that stays unexplained."""
+        """As in the parent; descriptors are told of intact pictures only, whose differences damage would outweigh."""
         inputs = dict(inputs)
         whole = inputs.pop("whole")  # (B, C)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        told = self.readout(self.states.unflatten(0, (len(whole), -1))[:, 0])  # (B, C), of the first slot, beauty
-        loss = loss + functional.mse_loss(told, whole)
         votes = inputs["votes"][:, 0]  # (B, N)
-        known = ~votes.isnan().any(1)
+        known = ~votes.isnan().any(1)  # the intact ones
+        told = self.readout(self.states.unflatten(0, (len(whole), -1))[known, 0])  # of the first slot, beauty
+        loss = loss + WHOLE_WEIGHT * functional.mse_loss(told, whole[known]) / self.spread
         return loss + BEAUTY_WEIGHT * functional.cross_entropy(outputs.logits[known, 0], votes[known])
 
 
