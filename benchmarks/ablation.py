@@ -10,8 +10,8 @@ that of `tiny_checkpoint.py`, made if it is missing; the warm start is kept besi
 repository: they hold crops of photographs and what can be seen on them.
 
 Fold 0 of the fixed folds: photographs sorted by name, `KFold(5, shuffle=True, random_state=0)`. Nothing was chosen on
-it: steps and learning rates, equal for all methods, were taken on fold 1 (`--fold 1`, with `--results` elsewhere), of
-five settings that `coupled` and `roc4mllm` were tried with; both were best with the same.
+it: steps, equal for all methods, were taken on fold 1 (`--fold 1`, with `--results` elsewhere), and the learning rates
+are those of `roc4mllm-tiny`, developed there.
 A seed decides the rows and their order, which all methods share, and the start of the score head.
 
 Names of axes: P photographs, S steps of a ladder, H hidden.

@@ -26,7 +26,7 @@ from ablation_warm_start import SCORE_RANGE, WORDS, prompt_ids
 from tiny_damage import DAMAGES
 from tiny_model import ATTRIBUTES
 from tiny_photographs import INTACT
-from tiny_recipe import make_optimizer
+from tiny_recipe import MUON_RATE, make_optimizer
 from torch import nn
 
 from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
@@ -36,7 +36,6 @@ from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
 METHODS = ("digits", "words", "coupled", "roc4mllm")
 STEPS, BATCH = 400, 16
-ADAM_RATE, GENTLENESS = 3e-3, 0.3  # full rates, as for learning from nothing, lose what the warm start has learned
 LOW, HIGH = SCORE_RANGE
 LEVELS = torch.linspace(LOW, HIGH, len(WORDS))
 CENTRES = LOW + (HIGH - LOW) * (torch.arange(len(WORDS)) + 0.5) / len(WORDS)  # of the part that a word stands for
@@ -174,19 +173,16 @@ def learn(model: ROC4MLLMForImageAesthetics, sentences: Sentences, rows: list[Ro
             logging_steps=50,
         )
         trainer = AblationTrainer(
-            model, options, train_dataset=rows, data_collator=sentences, optimizers=gentle_optimizer(model)
+            model,
+            options,
+            train_dataset=rows,
+            data_collator=sentences,
+            optimizers=make_optimizer(model, nn.Identity(), MUON_RATE, STEPS),
         )
         trainer.train()
     model.config.score_head_trained = True
     model.eval()
     return trainer.state.log_history
-
-
-def gentle_optimizer(model: nn.Module) -> tuple:
-    """Optimiser and schedule of `roc4mllm-tiny` with lower rates."""
-    optimizer, schedule = make_optimizer(model, nn.Identity(), ADAM_RATE, STEPS)
-    schedule.base_lrs = [GENTLENESS * rate for rate in schedule.base_lrs]
-    return optimizer, schedule
 
 
 # ---- scoring --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tiny_descriptors import COMMENTS
 from tiny_lessons import GLOBAL_COMPONENTS, Lessons, make_lessons
 from tiny_model import WIDTH, build_model, build_processor
 from tiny_photographs import INTACT, SIZE, Photographs
-from tiny_recipe import learn_to_see, make_optimizer, pixels
+from tiny_recipe import MUON_RATE, learn_to_see, make_optimizer, pixels
 from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
@@ -29,7 +29,7 @@ from roc4mllm import ROC4MLLMForImageAesthetics, ROC4MLLMProcessor
 
 WORDS = ("bad", "poor", "fair", "good", "excellent")  # of Q-Align; each is a token with the space before it
 SCORE_RANGE = (1.0, 7.0)  # for all attributes: one unit for every loss, and three digits for every score
-STEPS, BATCH, ADAM_RATE = 400, 16, 1.5e-3
+STEPS, BATCH = 400, 16
 
 
 class Tokens(nn.Module):
@@ -90,7 +90,7 @@ def learn_to_tell(backbone, processor, photos: Photographs, lessons: Lessons, to
     tower, backbone.model.vision_tower = backbone.model.vision_tower, Tokens()
     readout = nn.Linear(WIDTH, GLOBAL_COMPONENTS)
     nn.init.zeros_(readout.weight)
-    optimizer, schedule = make_optimizer(backbone.train(), readout, ADAM_RATE, STEPS)
+    optimizer, schedule = make_optimizer(backbone.train(), readout, MUON_RATE, STEPS)
     prompt, sentences, generator = prompt_ids(processor), comment_ids(processor), np.random.default_rng(0)
     for step in range(STEPS):
         rows = torch.from_numpy(generator.choice(len(tokens), BATCH, replace=False))

@@ -41,7 +41,7 @@ from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
 SEEING_STEPS, SEEING_BATCH = 1000, 16
 STEPS, PAIRS = 800, 8  # a pair is an intact and a damaged view of one photograph
-MUON_RATE, SEEING_RATE, ADAM_RATE = 0.02, 1.5e-3, 5e-3
+SEEING_RATE, MUON_RATE, ADAM_RATE = 0.02, 0.01, 1.5e-3  # Muon while seeing and while scoring; AdamW
 WEIGHT_DECAY, WARM_UP, AVERAGING = 0.05, 0.1, 0.99
 TOKEN_DROPOUT = 0.1  # image tokens hidden from the text model in training
 TEXT_WEIGHT, SCORE_WEIGHT, BEAUTY_WEIGHT, WHOLE_WEIGHT = 0.2, 3.0, 2.0, 2.0
@@ -53,12 +53,12 @@ TEXT_WEIGHT, SCORE_WEIGHT, BEAUTY_WEIGHT, WHOLE_WEIGHT = 0.2, 3.0, 2.0, 2.0
 class MuonAndAdamW(torch.optim.Optimizer):
     """Muon on the matrices, AdamW on the rest, as one optimiser."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], adam_rate: float):
+    def __init__(self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], rate: float):
         rest = list(rest)
-        self.muon = torch.optim.Muon(list(matrices), lr=MUON_RATE, weight_decay=WEIGHT_DECAY, momentum=0.9)
+        self.muon = torch.optim.Muon(list(matrices), lr=rate, weight_decay=WEIGHT_DECAY, momentum=0.9)
         wide = {"params": [weight for weight in rest if weight.dim() > 1], "weight_decay": WEIGHT_DECAY}
         thin = {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0}
-        self.adamw = torch.optim.AdamW([wide, thin], lr=adam_rate, betas=(0.9, 0.98))
+        self.adamw = torch.optim.AdamW([wide, thin], lr=ADAM_RATE, betas=(0.9, 0.98))
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
 
     @torch.no_grad()
@@ -70,18 +70,18 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.zero_grad()  # the readout of a lesson is no part of the model, whose gradients alone the Trainer clears
 
 
-def make_optimizer(model: nn.Module, readouts: nn.Module, adam_rate: float, steps: int):
-    """Optimiser of what is trained in model and readouts, and its schedule: warm up, then a half cosine."""
+def make_optimizer(model: nn.Module, readouts: nn.Module, rate: float, steps: int):
+    """Optimiser of what is trained, Muon with this rate, and its schedule: warm up, then a half cosine."""
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [weight for name, weight in named if weight.dim() == 2 and "embed" not in name and "head" not in name]
     ours = {id(weight) for weight in matrices}
     rest = [weight for _, weight in named if id(weight) not in ours] + list(readouts.parameters())
-    optimizer = MuonAndAdamW(matrices, rest, adam_rate)
+    optimizer = MuonAndAdamW(matrices, rest, rate)
 
-    def rate(step: int) -> float:
+    def share(step: int) -> float:
         return min(1.0, (step + 1) / (WARM_UP * steps)) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 # ---- learning to see ------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class TinyTrainer(SplitLossTrainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Ours, with its schedule."""
-        self.optimizer, self.schedule = make_optimizer(self.model, self.readout, ADAM_RATE, self.args.max_steps)
+        self.optimizer, self.schedule = make_optimizer(self.model, self.readout, MUON_RATE, self.args.max_steps)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

@@ -136,6 +136,13 @@ def test_what_the_user_has_to_change_is_one_line(ratings, tmp_path, capsys, flag
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
+def test_weights_in_their_authors_format_are_to_be_converted_first(ratings, tmp_path, capsys):
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "config.json").write_text('{"model_type": "mplug_owl2", "visual_config": {}}')
+    assert run("--data", ratings, "--model", tmp_path / "original", "-o", tmp_path / "out") == 2
+    assert "roc4mllm convert" in capsys.readouterr().err
+
+
 def test_bad_rows_stop_the_training_before_it_starts_or_go_to_a_file(ratings, tmp_path, capsys):
     ratings.write_text(ratings.read_text() + "photos/none.png,3\nphotos/1.png,9\n")
     assert run("--data", ratings, "-o", tmp_path / "out") == 2

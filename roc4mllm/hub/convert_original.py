@@ -176,7 +176,7 @@ class ROC4MLLMConversion:
             raise ValueError(f"{name} is not the table of positions that the config describes.")
 
 
-CONVERSIONS = {"roc4mllm": ROC4MLLMConversion, "eat": EATConversion, "tanet": TANetConversion}
+CONVERSIONS: dict[str, Any] = {"roc4mllm": ROC4MLLMConversion, "eat": EATConversion, "tanet": TANetConversion}
 
 
 def shortened(names: list[str], most: int = 8) -> str:

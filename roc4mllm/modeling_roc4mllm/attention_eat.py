@@ -101,10 +101,13 @@ class EATDeformableAttention(nn.Module):
         sampled = sample(self._grouped(x), points.flatten(0, 1)).to(x.dtype)  # (B * G, C / G, H, W)
         sampled = sampled.reshape(B, C, H * W).transpose(1, 2)  # (B, P, C)
         parts = (query.view(B, H * W, C), self.k_proj(sampled), self.v_proj(sampled))
-        heads = [part.view(B, H * W, self.num_heads, -1).transpose(1, 2) for part in parts]  # (B, K, P, C / K) each
-        bias = None if self.position_bias is None else self._bias(points).to(x.dtype)  # (B, K, H * W, P)
+        queries, keys, values = (
+            part.view(B, H * W, self.num_heads, -1).transpose(1, 2)  # (B, K, P, C / K)
+            for part in parts
+        )
+        bias = None if self.position_bias is None else self._bias(self.position_bias, points).to(x.dtype)
         dropout = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(*heads, attn_mask=bias, dropout_p=dropout)
+        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
         out = out.transpose(1, 2).reshape(B, H, W, C)  # (B, K, H * W, C / K) → (B, H, W, C)
         if self.position_conv is not None:
             out = out + convolved(self.position_conv, query)
@@ -130,13 +133,13 @@ class EATDeformableAttention(nn.Module):
         points = reference + offset * torch.where(is_along, ALONG, AGAINST).to(dtype)
         return (points.tanh() if self.range_factor < 0 else points), reference
 
-    def _bias(self, points: torch.Tensor) -> torch.Tensor:
+    def _bias(self, table: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Bias `(B, K, H * W, P)` of every feature towards sampling points `(B, G, H, W, 2)`."""
         B, G, H, W, _ = points.shape
         cells = cell_centres(H, W, points.dtype, points.device).view(H * W, 1, 2)
         distance = (cells - points.view(B * G, 1, H * W, 2)) / 2  # (B * G, H * W, P, 2), −1 to 1 within the picture
         # The table spans the picture whatever its size: bilinear sampling interpolates it.
-        table = self.position_bias.view(G, self.num_heads // G, *self.position_bias.shape[1:])
+        table = table.view(G, self.num_heads // G, *table.shape[1:])
         table = table.expand(B, -1, -1, -1, -1).flatten(0, 1)  # (B * G, K / G, 2 h − 1, 2 w − 1)
         return sample(table, distance).view(B, self.num_heads, H * W, H * W)
 

@@ -243,7 +243,7 @@ class ImageScorer(PreTrainedModel):
 
 def add_loss(output: AestheticsOutput, parts: dict, weights: dict[str, float], count) -> None:
     """Fill `output.loss` and its parts, each averaged over `count` scores, or over those of this batch."""
-    loss = output.scores.new_zeros(())
+    loss = parts["smooth_l1"].new_zeros(())  # which every head has
     for name, values in parts.items():
         part = mean_loss(values, count)
         if weights[name]:

@@ -337,7 +337,7 @@ def is_stream(inputs) -> bool:
 def model_id(model) -> str:
     """Hub name of a model, or the name of its folder without the path."""
     name = model.config.name_or_path or type(model).__name__
-    return Path(name).name if Path(name).is_dir() else name
+    return Path(name).absolute().name if Path(name).is_dir() else name
 
 
 def named(source, position: int) -> str:

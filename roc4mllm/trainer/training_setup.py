@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
@@ -118,6 +118,10 @@ def count_shared(train: RatedPictures, held_out: RatedPictures | None) -> int:
 
 def scorer_config(model: str | None) -> ROC4MLLMConfig | None:
     """The config of a scorer that is trained on; `None` for a multimodal LLM that has no score head yet."""
+    if model and "visual_config" in PreTrainedConfig.get_config_dict(model)[0]:
+        raise ValueError(
+            f"{model} is in the format of its authors; convert it (`roc4mllm convert --help`) and train on the result"
+        )
     config = AutoConfig.from_pretrained(model or str(BUNDLED))
     return config if isinstance(config, ROC4MLLMConfig) else None
 

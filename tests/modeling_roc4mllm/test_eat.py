@@ -178,7 +178,7 @@ class TestSizes:
         attention = copy.deepcopy(model.eat.stages[2].blocks[1].attention)
         attention.position_bias.data = torch.linspace(-1, 1, 5).view(1, 5, 1).expand(4, 5, 5).clone()
         points = torch.zeros(1, 2, 3, 6, 2)  # the centre
-        bias = attention._bias(points).view(4, 3, 6, 18)
+        bias = attention._bias(attention.position_bias, points).view(4, 3, 6, 18)
         expected = torch.tensor([-2 / 3, 0, 2 / 3]) / 2  # half the distance of the rows' centres
         torch.testing.assert_close(bias[0, :, 0, 0], expected)
         assert bias.std(2).max() < 1e-6
