@@ -1,6 +1,8 @@
 """`roc4mllm convert` as a person uses it, in this process."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from huggingface_hub import constants
 from tiny import photo
 
 from roc4mllm import load_scorer
+from roc4mllm.hub import convert_folder as conversion
 from roc4mllm_cli import main
 
 
@@ -19,7 +22,7 @@ def here(tmp_path, monkeypatch):
     for seed in range(2):
         photo(seed).save(tmp_path / f"{seed}.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return tmp_path
 
 
@@ -57,6 +60,26 @@ def test_converted_folder_and_original_score_alike(capsys):
 def test_dtype():
     assert main(["convert", "roc4mllm", "original", "native", "--dtype", "float16"]) == 0
     assert str(load_scorer("native").model.dtype) == "torch.float16"
+
+
+def test_suggested_command_can_be_pasted(capsys):
+    assert main(["convert", "roc4mllm", "original", "my scorer"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith("-m 'my scorer'")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_nothing(here, monkeypatch, name):
+    number = getattr(signal, name)
+    monkeypatch.setattr(conversion, "save_file", lambda *args, **options: os.kill(os.getpid(), number))
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as exit:
+            main(["convert", "roc4mllm", "original", "native"])
+        assert exit.value.code == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert {path.name for path in here.iterdir()} == {"original", "0.png", "1.png"}
 
 
 @pytest.mark.parametrize(

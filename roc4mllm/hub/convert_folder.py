@@ -23,12 +23,12 @@ from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipel
 from ..processing_roc4mllm.processing_roc4mllm import ROC4MLLMProcessor
 from ..processing_roc4mllm.prompt_roc4mllm import SCORE_TOKEN
 from .conversion_card import conversion_card
-from .convert_original import ROC4MLLMConversion, shortened
+from .convert_original import ROC4MLLMConversion
 from .level_words import level_words
-from .original_files import SAFETENSORS, find_shards, read_json, read_shard
+from .original_files import SAFETENSORS, find_shards, hub_origin, read_json, read_shard
 from .original_tokenizer import original_processor
+from .weight_names import DTYPES, refuse_other_dtypes
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Parts = tuple[ROC4MLLMConversion, ROC4MLLMProcessor]
 
 
@@ -55,23 +55,24 @@ def convert_folder(
         dtype (`str`, *optional*): `"float32"`, `"float16"` or `"bfloat16"`; each weight keeps its own by default. The
             score head is always float32.
         attribute (`str`, *optional*): What `"level-words"` asks for: `"aesthetics"` (default) or `"quality"`.
-        name (`str`, *optional*): What the card calls the checkpoint; the name of its folder by default.
-        revision (`str`, *optional*): Its commit on the Hub, for the card.
+        name (`str`, *optional*): What the card calls the checkpoint; by default its name on the Hub, if the folder
+            lies in the Hub's cache, else the folder's name.
+        revision (`str`, *optional*): Its commit on the Hub, for the card; by default that of a folder in the cache.
 
     Raises:
         ValueError: If something about the checkpoint is not as its config describes; the message says what. Nothing
             is left behind then.
-        FileExistsError: If the destination holds something.
+        OSError: If the destination holds something, cannot be a new folder, or cannot be written.
     """
     if family not in FAMILIES or dtype not in (None, *DTYPES):
         raise ValueError(f"Got {family!r}, dtype {dtype!r}; known are {list(FAMILIES)} and {list(DTYPES)}.")
-    source, destination = Path(source), Path(os.path.abspath(destination))
-    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise FileExistsError(f"{str(destination)!r} is there and not an empty folder; choose another place.")
+    source, destination = Path(source), Path(os.path.realpath(destination))  # a link stays, and gets the folder
+    refuse_bad_place(destination)
     conversion, processor = read_parts(family, source, attribute)
     shards = find_shards(source)
     dtypes = check_weights(conversion, shards)
-    name = name or source.resolve().name
+    origin, commit = hub_origin(source)
+    name, revision = name or origin, revision or commit
     with complete_or_nothing(destination) as folder:
         saved = dtypes["lm_head.weight"] if dtype is None else DTYPES[dtype]
         save_parts(conversion, processor, folder, saved)
@@ -83,6 +84,17 @@ def convert_folder(
 # ---- what is looked at first ----------------------------------------------------------------------------------------
 
 
+def refuse_bad_place(destination: Path) -> None:
+    """Refuse now where the complete folder could not be put hours later."""
+    if os.path.lexists(destination) and not (destination.is_dir() and not any(destination.iterdir())):
+        raise FileExistsError(f"{str(destination)!r} is there and not an empty folder; choose another place.")
+    if os.path.ismount(destination):
+        raise OSError(f"{str(destination)!r} is a mount point; choose a folder in it, which is written beside first.")
+    nearest = next(parent for parent in destination.parents if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{str(nearest)!r} is no folder, so {str(destination)!r} cannot be made.")
+
+
 def read_parts(family: str, source: Path, attribute: str | None) -> Parts:
     """Conversion and processor of a checkpoint, which fit each other."""
     config = read_json(source, "config.json")
@@ -90,8 +102,8 @@ def read_parts(family: str, source: Path, attribute: str | None) -> Parts:
         raise ValueError(f"{str(source)!r} is no checkpoint: it has no config.json.")
     try:
         conversion, processor = FAMILIES[family](config, source, attribute)
-    except (StrictDataclassError, TypeError) as error:  # a field of another type
-        raise ValueError(f"config.json of {str(source)!r} cannot be used: {error}") from error
+    except (StrictDataclassError, TypeError, ArithmeticError, AssertionError, LookupError) as error:
+        raise ValueError(f"config.json of {str(source)!r} cannot be used: {type(error).__name__}: {error}") from error
     check_processor(processor, conversion.config)
     return conversion, processor
 
@@ -101,11 +113,12 @@ def roc4mllm(config: Mapping[str, Any], folder: Path, attribute: str | None = No
     if attribute not in (None, "aesthetics"):
         raise ValueError(f"A ROC4MLLM checkpoint scores aesthetics, not {attribute}; an attribute is for level-words.")
     conversion = ROC4MLLMConversion(config)
-    backbone_processor = original_processor(folder, conversion.config.mllm_config.num_image_tokens)
-    if SCORE_TOKEN not in backbone_processor.tokenizer.get_added_vocab():
+    if SCORE_TOKEN not in read_json(folder, "added_tokens.json"):
         raise ValueError(
             f"added_tokens.json has no {SCORE_TOKEN}; the tokenizer is not that of a ROC4MLLM checkpoint."
         )
+    backbone = conversion.config.mllm_config
+    backbone_processor = original_processor(folder, backbone.num_image_tokens, backbone.vision_config.image_size)
     processor = ROC4MLLMProcessor(
         backbone_processor=backbone_processor,
         question="Please rate the aesthetics of the image.",
@@ -142,8 +155,7 @@ def check_weights(conversion: ROC4MLLMConversion, shards: Sequence[Path]) -> dic
             raise ValueError(f"{path.name} holds {twice[0]}, as another file does; each weight must stand in one.")
         dtypes |= found
     conversion.check_names(dtypes)
-    if wrong := [f"{name} ({dtype})" for name, dtype in dtypes.items() if not dtype.is_floating_point]:
-        raise ValueError(f"Expected weights of dtype {', '.join(DTYPES)}; got {shortened(wrong)}.")
+    refuse_other_dtypes(dtypes)
     return dtypes
 
 
@@ -206,11 +218,16 @@ def write_weights(
 
 def write_shard(conversion: ROC4MLLMConversion, path: Path, file: Path, dtype: torch.dtype | None) -> dict[str, int]:
     """Bytes of each weight that was written. A shard is in memory only in here."""
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
+    storages = set()
     for original, value in read_shard(path).items():
         for name, weight in conversion.convert(original, value.detach()).items():
             kept = torch.float32 if name == "score_head.weight" else dtype or weight.dtype
-            weights[name] = weight.to(kept).contiguous()
+            weight = weight.to(kept).contiguous()
+            if weight.untyped_storage().data_ptr() in storages:
+                weight = weight.clone()  # tied in the .bin; safetensors takes no two weights of one storage
+            storages.add(weight.untyped_storage().data_ptr())
+            weights[name] = weight
     save_file(weights, file, metadata={"format": "pt"})
     return {name: weight.nbytes for name, weight in weights.items()}
 

@@ -29,6 +29,7 @@ from .mplug_owl2_keys import (
     with_stars,
 )
 from .tanet_keys import TANetConversion
+from .weight_names import refuse_differences, refuse_other_dtypes
 
 
 def load_original(family: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> PreTrainedModel:
@@ -123,9 +124,7 @@ class ROC4MLLMConversion:
         """
         found = {name for name in names if not is_left_out(name)}
         expected = {original_name(name.removeprefix("backbone.")) for name in self.shapes} - {"score_head.weight"}
-        problems = {"unknown": sorted(found - expected), "missing": sorted(expected - found)}
-        if text := "; ".join(f"{kind} {shortened(those)}" for kind, those in problems.items() if those):
-            raise ValueError(f"These are not the weights that the config describes: {text}.")
+        refuse_differences(found, expected)
 
     def convert(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """
@@ -145,8 +144,7 @@ class ROC4MLLMConversion:
         native = native_name(name)
         if native is None:
             raise ValueError(f"Unknown weight {name!r}.")
-        if not weight.is_floating_point():
-            raise ValueError(f"{name} has dtype {weight.dtype}; expected float32, float16 or bfloat16.")
+        refuse_other_dtypes({name: weight.dtype})
         converted = {f"backbone.{native}": weight}
         if name in ("lm_head.weight", "model.embed_tokens.weight"):
             converted[f"backbone.{native}"], levels = self.split_rows(weight)
@@ -177,11 +175,6 @@ class ROC4MLLMConversion:
 
 
 CONVERSIONS: dict[str, Any] = {"roc4mllm": ROC4MLLMConversion, "eat": EATConversion, "tanet": TANetConversion}
-
-
-def shortened(names: list[str], most: int = 8) -> str:
-    """The first names, and how many there are."""
-    return f"{', '.join(names[:most])}{', …' if len(names) > most else ''} ({len(names)})"
 
 
 __all__ = ["ROC4MLLMConversion", "load_original"]

@@ -85,9 +85,10 @@ def level_words(
     if len(set(word_ids)) != len(WORDS):
         raise ValueError(f"The tokenizer does not tell {WORDS} by their first tokens, {word_ids}.")
     conversion = LevelWordsConversion(config, word_ids, attribute)
-    num_image_tokens = conversion.config.mllm_config.num_image_tokens
+    backbone = conversion.config.mllm_config
+    images = original_image_processor(folder, backbone.vision_config.image_size)
     processor = ROC4MLLMProcessor(
-        backbone_processor=MPLUGOwl2Processor(original_image_processor(folder), tokenizer, num_image_tokens),
+        backbone_processor=MPLUGOwl2Processor(images, tokenizer, backbone.num_image_tokens),
         attributes=[attribute],
         question=QUESTION.format(attribute=attribute),
         answer=ANSWER.format(attribute=attribute),

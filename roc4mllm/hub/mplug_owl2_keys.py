@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ..modeling_roc4mllm.abstractor_mplug_owl2 import grid_table, sine_table
@@ -92,6 +93,11 @@ ABSTRACTOR_FIELDS = {
 }
 # Without these a config would silently become that of the published 7-billion model.
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+# Each of these counts something, in any part of a config.
+COUNTS = {
+    *(*REQUIRED, "num_key_value_heads", "image_size", "patch_size"),
+    *("num_learnable_queries", "encoder_hidden_size", "grid_size", "max_position_embeddings"),
+}
 
 
 def native_config(config: Mapping[str, Any], vocab_size: int) -> MPLUGOwl2Config:
@@ -111,6 +117,8 @@ def native_config(config: Mapping[str, Any], vocab_size: int) -> MPLUGOwl2Config
     vision, abstractor = (config["visual_config"][name] for name in ("visual_model", "visual_abstractor"))
     refuse_missing("visual_config.visual_model", vision, ("hidden_size", "image_size", "patch_size"))
     refuse_missing("visual_config.visual_abstractor", abstractor, ("hidden_size", "num_learnable_queries"))
+    for place, fields in (("", config), ("visual_model.", vision), ("visual_abstractor.", abstractor)):
+        refuse_bad_values(place, fields, vocab_size)
     grid_size = vision["image_size"] // vision["patch_size"]
     if abstractor.get("grid_size", grid_size) != grid_size:
         raise ValueError(
@@ -127,9 +135,27 @@ def native_config(config: Mapping[str, Any], vocab_size: int) -> MPLUGOwl2Config
     )
 
 
+def refuse_bad_values(place: str, fields: Mapping[str, Any], vocab_size: int) -> None:
+    """Raise a `ValueError` for a value that torch would refuse without naming it; types are the config's business."""
+    for name, value in fields.items():
+        if name in COUNTS and isinstance(value, int) and value < 1:
+            raise ValueError(f"{place}{name} of config.json is {value}; expected at least 1.")
+        if name == "hidden_act" and value not in ACT2FN:
+            raise ValueError(f"{place}hidden_act of config.json is {value!r}, which transformers does not know.")
+        if name == "pad_token_id" and isinstance(value, int) and not -vocab_size <= value < vocab_size:
+            raise ValueError(f"{place}pad_token_id of config.json is {value}; expected one below {vocab_size}.")
+
+
+def is_mplug_owl2(config: Mapping[str, Any]) -> bool:
+    """Whether a config is that of an mPLUG-Owl2 model in its authors' format."""
+    visual = config.get("visual_config")
+    parts = ("visual_model", "visual_abstractor")
+    return isinstance(visual, Mapping) and all(isinstance(visual.get(part), Mapping) for part in parts)
+
+
 def refuse_other_models(config: Mapping[str, Any]) -> None:
     """Raise a `ValueError` if a config is not that of an mPLUG-Owl2 model in the authors' format."""
-    if not {"visual_model", "visual_abstractor"} <= set(config.get("visual_config") or {}):
+    if not is_mplug_owl2(config):
         raise ValueError(
             f"This config (model_type {config.get('model_type')!r}) has no visual_config with visual_model and "
             "visual_abstractor, so it is not that of an mPLUG-Owl2 model in the authors' format."
@@ -184,6 +210,7 @@ def computed_tables(config: MPLUGOwl2Config) -> dict[str, torch.Tensor]:
 __all__ = [
     "computed_tables",
     "is_left_out",
+    "is_mplug_owl2",
     "native_config",
     "native_name",
     "original_name",

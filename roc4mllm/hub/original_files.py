@@ -7,6 +7,7 @@ none.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,6 +36,14 @@ def read_json(folder: str | os.PathLike[str], name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{name} of the checkpoint holds a {type(content).__name__}; expected a JSON object.")
     return content
+
+
+def hub_origin(folder: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """Name and commit of a checkpoint on the Hub if its folder lies in the Hub's cache, else the folder's name."""
+    folder = Path(folder).resolve()
+    if found := re.search(r"[/\\]models--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})$", str(folder)):
+        return found[1].replace("--", "/"), found[2]
+    return folder.name, None
 
 
 def find_shards(folder: str | os.PathLike[str]) -> list[Path]:
@@ -75,15 +84,22 @@ def read_shard(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the file is damaged or holds something else.
     """
+    with path.open("rb") as file:
+        start = file.read(2)
+    if path.suffix != ".safetensors" and start != b"PK":
+        raise ValueError(
+            f"{path.name} is no file of torch.save's zip format (empty, of an old torch, or a git-lfs pointer that "
+            f"stands for the file?); it starts with {start!r}. Fetch it again, as in: hf download NAME"
+        )
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            with safe_open(path, framework="pt") as tensors:
+                weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118, it is no dict
         else:
             weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path.name} is refused: it is more than weights, and reading it could run code.") from error
-    except (RuntimeError, EOFError, SafetensorError) as error:
+    except (RuntimeError, EOFError, OSError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path.name} cannot be read and may be cut short; fetch it again: {reason}") from error
     if not isinstance(weights, Mapping) or not all(
@@ -93,4 +109,4 @@ def read_shard(path: Path) -> dict[str, torch.Tensor]:
     return dict(weights)
 
 
-__all__ = ["PICKLED", "SAFETENSORS", "find_shards", "read_json", "read_shard"]
+__all__ = ["PICKLED", "SAFETENSORS", "find_shards", "hub_origin", "read_json", "read_shard"]

@@ -18,7 +18,9 @@ from ..processing_roc4mllm.prompt_roc4mllm import SCORE_TOKEN
 from .original_files import read_json
 
 
-def original_processor(folder: str | os.PathLike[str], num_image_tokens: int = 65) -> MPLUGOwl2Processor:
+def original_processor(
+    folder: str | os.PathLike[str], num_image_tokens: int = 65, image_size: int = 448
+) -> MPLUGOwl2Processor:
     """
     The processor of a checkpoint: `tokenizer.model`, and, where they are there, `added_tokens.json`,
     `tokenizer_config.json` and `preprocessor_config.json`.
@@ -26,21 +28,23 @@ def original_processor(folder: str | os.PathLike[str], num_image_tokens: int = 6
     Args:
         folder (`str` or `os.PathLike`): The checkpoint.
         num_image_tokens (`int`, *optional*, defaults to 65): Queries of its visual abstractor, and one.
+        image_size (`int`, *optional*, defaults to 448): Pixels a side where `preprocessor_config.json` tells none.
 
     Raises:
         ValueError: If a file is missing or is not what its name says.
     """
-    return MPLUGOwl2Processor(original_image_processor(folder), original_tokenizer(folder), num_image_tokens)
+    images = original_image_processor(folder, image_size)
+    return MPLUGOwl2Processor(images, original_tokenizer(folder), num_image_tokens)
 
 
-def original_image_processor(folder: str | os.PathLike[str]) -> MPLUGOwl2ImageProcessor:
+def original_image_processor(folder: str | os.PathLike[str], image_size: int = 448) -> MPLUGOwl2ImageProcessor:
     """The image processor of a checkpoint: side, filter, mean and standard deviation of its own, all else is fixed."""
     name = "preprocessor_config.json"
     fields = read_json(folder, name)
     options = {option: fields[option] for option in ("resample", "image_mean", "image_std") if option in fields}
-    size = fields.get("size", MPLUGOwl2ImageProcessor.size)
-    side = size if isinstance(size, int) else size.get("shortest_edge", size.get("height"))
-    if not isinstance(side, int):
+    size = fields.get("size", image_size)
+    side = size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size
+    if type(side) is not int or side < 1:
         raise ValueError(f"{name} has the size {size!r}; expected a number of pixels, a shortest_edge or a height.")
     return MPLUGOwl2ImageProcessor(size={"height": side, "width": side}, **options)
 
@@ -57,7 +61,7 @@ def original_tokenizer(folder: str | os.PathLike[str]) -> LlamaTokenizer:
     tokenizer = LlamaTokenizer(
         vocab=vocabulary,
         merges=generate_merges(vocabulary),
-        legacy=config.get("legacy", True),
+        legacy=config.get("legacy") is not False,  # null, as transformers writes it, counts as true
         add_bos_token=config.get("add_bos_token", True),
     )
     added = read_json(folder, "added_tokens.json")

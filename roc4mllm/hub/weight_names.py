@@ -1,6 +1,10 @@
-"""Names of weights that a checkpoint should have, and those that it has."""
+"""Names and dtypes of weights that a checkpoint should have, and those that it has."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import torch
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def refuse_differences(found: Iterable[str], expected: Iterable[str]) -> None:
@@ -17,9 +21,20 @@ def refuse_differences(found: Iterable[str], expected: Iterable[str]) -> None:
         raise ValueError(f"These are not the weights that the config describes: {text}.")
 
 
+def refuse_other_dtypes(dtypes: Mapping[str, torch.dtype]) -> None:
+    """
+    Raise a `ValueError` that names weights which are quantised, or in double precision.
+
+    Args:
+        dtypes (`Mapping[str, torch.dtype]`): Dtype of each weight by name.
+    """
+    if wrong := [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in DTYPES.values()]:
+        raise ValueError(f"Expected weights of dtype {', '.join(DTYPES)}; got {shortened(wrong)}.")
+
+
 def shortened(names: list[str], most: int = 8) -> str:
     """The first names, and how many there are."""
     return f"{', '.join(names[:most])}{', …' if len(names) > most else ''} ({len(names)})"
 
 
-__all__ = ["refuse_differences"]
+__all__ = ["DTYPES", "refuse_differences", "refuse_other_dtypes"]

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel, AutoProcessor, PreTrainedConfig, pipeline
+from transformers import AutoModel, AutoProcessor, pipeline
+from transformers.utils import cached_file
 
 from ..modeling_roc4mllm.adapter_loading_roc4mllm import find_adapter
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
@@ -68,11 +69,14 @@ def load_adapter_parts(name: str, backbone: Any, kwargs: dict[str, Any]) -> dict
 
 def is_original(name: str, **hub: Any) -> bool:
     """Whether a model is in the format of mPLUG-Owl2's authors, told by its config."""
+    from ..hub.mplug_owl2_keys import is_mplug_owl2  # most scorers need no conversion
+    from ..hub.original_files import read_json
+
     try:
-        fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
+        path = Path(cached_file(name, "config.json", **hub))
     except OSError:
         return False  # what is wrong is told where the model is loaded
-    return {"visual_model", "visual_abstractor"} <= set(fields.get("visual_config") or ())
+    return is_mplug_owl2(read_json(path.parent, path.name))
 
 
 def load_converted(name: str, kwargs: dict[str, Any]) -> ImageAestheticsPipeline:
@@ -80,7 +84,7 @@ def load_converted(name: str, kwargs: dict[str, Any]) -> ImageAestheticsPipeline
     from ..hub.converted_cache import native_folder  # most scorers need no conversion
 
     hub = hub_options(kwargs)
-    folder, revision = native_folder(name, **hub)
+    folder, name, revision = native_folder(name, **hub)
     scorer = load_scorer(folder, **{option: value for option, value in kwargs.items() if option not in hub})
     scorer.model.config.name_or_path, scorer.model.loaded_revision = name, revision
     return scorer

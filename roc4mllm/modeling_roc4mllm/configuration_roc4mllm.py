@@ -3,13 +3,14 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_mplug_owl2 import MPLUGOwl2Config
 
 # Here and not where the package registers its names: a folder of ROC4MLLM is read without the package too, and then
-# transformers starts with this file.
-AutoConfig.register("mplugowl2", MPLUGOwl2Config, exist_ok=True)
+# transformers starts with this file. What is registered stays: a folder's copy must not take the package's place.
+if "mplugowl2" not in CONFIG_MAPPING:
+    AutoConfig.register("mplugowl2", MPLUGOwl2Config)
 
 
 @strict

@@ -103,6 +103,12 @@ class TestNativeFolder:
         assert "from `original`." in card
         assert str(tmp_path) not in card
 
+    def test_card_of_a_folder_of_the_hub_cache(self, checkpoint, tmp_path):
+        commit = "c0ffee" + "0" * 34
+        source = write_checkpoint(tmp_path / "models--someone--my-model" / "snapshots" / commit, *checkpoint)
+        convert_folder("roc4mllm", source, tmp_path / "native")
+        assert f"from `someone/my-model`, revision {commit}" in (tmp_path / "native" / "README.md").read_text()
+
     def test_index(self, source, tmp_path):
         convert_folder("roc4mllm", source, tmp_path / "native")
         index = json.loads((tmp_path / "native" / "model.safetensors.index.json").read_text())
@@ -151,6 +157,22 @@ def test_one_shard_is_open_at_a_time(source, tmp_path, monkeypatch):
     assert len(opened) > 100
 
 
+def test_weights_of_one_storage_are_written_twice(tmp_path, checkpoint):
+    config, weights = checkpoint
+    first, second = (f"model.layers.0.input_layernorm.multiway.{copy}.weight" for copy in (0, 1))
+    tied = weights | {second: weights[first]}
+    convert_folder("roc4mllm", write_checkpoint(tmp_path / "a", config, tied, shards=1), tmp_path / "native")
+    found = AutoModel.from_pretrained(tmp_path / "native").state_dict()
+    layer = "backbone.model.language_model.layers.0"
+    assert torch.equal(found[f"{layer}.input_layernorm.weight"], found[f"{layer}.image_input_layernorm.weight"])
+
+
+def test_pixels_are_those_of_the_config_where_no_file_tells(source, tmp_path, expected):
+    remove("preprocessor_config.json")(source)
+    convert_folder("roc4mllm", source, tmp_path / "native")
+    assert load_scorer(tmp_path / "native").processor.image_processor.size["height"] == 24
+
+
 class TestPlace:
     def test_new_folders_and_empty_ones(self, source, tmp_path):
         (tmp_path / "empty").mkdir()
@@ -167,6 +189,23 @@ class TestPlace:
             with pytest.raises(FileExistsError, match="not an empty folder"):
                 convert_folder("roc4mllm", source, destination)
         assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_a_link_stays(self, source, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for link, target in (("link", "empty"), ("dangling", "new")):
+            (tmp_path / link).symlink_to(tmp_path / target)
+            convert_folder("roc4mllm", source, tmp_path / link)
+            assert (tmp_path / link).is_symlink()
+            assert (tmp_path / target / "config.json").is_file()
+
+    @pytest.mark.parametrize("name", ["notes.txt/native", "notes.txt/deep/native", "mount", "loop"])
+    def test_a_bad_place_is_told_at_once(self, source, tmp_path, monkeypatch, name):
+        (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "mount")
+        monkeypatch.setattr(conversion, "read_parts", None)
+        with pytest.raises(OSError, match="is no folder|is a mount point|not an empty folder"):
+            convert_folder("roc4mllm", source, tmp_path / name)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])
     def test_what_is_interrupted_leaves_nothing(self, source, tmp_path, monkeypatch, error):
@@ -199,8 +238,12 @@ INDEX = "pytorch_model.bin.index.json"
 SECOND = "pytorch_model-00002-of-00003.bin"
 
 
-def cut(name: str):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-2000])
+def cut(name: str, end: int = -2000):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:end])
+
+
+def write(name: str, content: bytes):
+    return lambda folder: (folder / name).write_bytes(content)
 
 
 def remove(name: str):
@@ -222,9 +265,12 @@ def edit_second(change):
     return damage
 
 
-def to_ints(weights):
-    name = next(name for name in weights if name.startswith("model.layers") and "proj" in name)
-    weights[name] = weights[name].to(torch.int8)
+def first_to(dtype: torch.dtype):
+    def change(weights):
+        name = next(name for name in weights if name.startswith("model.layers") and "proj" in name)
+        weights[name] = weights[name].to(dtype)
+
+    return edit_second(change)
 
 
 def rename_first(weights):
@@ -242,10 +288,20 @@ class TestBadInput:
             (edit("config.json", lambda c: c.update(vocab_size="many")), r"config\.json of .* cannot be used"),
             (edit("config.json", lambda c: c.update(hidden_size="32")), r"config\.json of .* cannot be used"),
             (edit("config.json", lambda c: c.update(min_score=9)), "min < max"),
+            (edit("config.json", lambda c: c.update(pad_token_id=5000)), "pad_token_id of config.json is 5000"),
+            (edit("config.json", lambda c: c.update(hidden_act="nope")), "hidden_act of config.json is 'nope'"),
+            (
+                edit("config.json", lambda c: c.update(num_attention_heads=0)),
+                "num_attention_heads of config.json is 0",
+            ),
+            (edit("config.json", lambda c: c.update(visual_config=5)), "not that of an mPLUG-Owl2 model"),
+            (write("config.json", b"[]"), r"config\.json of the checkpoint holds a list"),
+            (edit("preprocessor_config.json", lambda c: c.update(size=None)), r"config\.json has the size None"),
+            (edit("preprocessor_config.json", lambda c: c.update(size=[24])), r"config\.json has the size \[24\]"),
             (cut("config.json"), r"config\.json of the checkpoint is no JSON"),
             (remove("tokenizer.model"), r"No tokenizer\.model"),
             (cut("tokenizer.model"), "no whole sentencepiece model"),
-            (edit("added_tokens.json", lambda c: c.pop("[SCORE]")), r"the id \d+; the next free one"),
+            (edit("added_tokens.json", lambda c: c.pop("[SCORE]")), r"added_tokens\.json has no \[SCORE\]"),
             (remove("added_tokens.json"), r"added_tokens\.json has no \[SCORE\]"),
             (edit("config.json", lambda c: c.update(score_id=7)), r"\[SCORE\] is token \d+ in the tokenizer, 7 in"),
             (edit("preprocessor_config.json", lambda c: c.update(size=28)), "28 pixels a side.* describes 24"),
@@ -258,12 +314,18 @@ class TestBadInput:
             (edit(INDEX, lambda c: c["weight_map"].update({NORM: "a/x.bin"})), r"names 'a/x\.bin'; expected \.bin"),
             (edit(INDEX, lambda c: c["weight_map"].update({NORM: "x.pkl"})), r"names 'x\.pkl'; expected \.bin"),
             (remove(SECOND), f"names 3 files, of which {SECOND} is missing"),
-            (cut(SECOND), f"{SECOND} cannot be read and may be cut short"),
+            *((cut(SECOND, end), f"{SECOND} cannot be read and may be cut short") for end in (2, 5000, -2000)),
+            (lambda f: cut(SECOND, (f / SECOND).stat().st_size // 2)(f), f"{SECOND} cannot be read and may be cut"),
+            (cut(SECOND, 0), f"{SECOND} is no file of torch.save's zip format"),
+            (write(SECOND, b"version https://git-lfs.github.com/spec/v1"), f"{SECOND} is no file of .* git-lfs"),
             (lambda folder: torch.save([1], folder / SECOND), f"{SECOND} holds a list; expected weights"),
             (lambda folder: torch.save({"a": 1}, folder / SECOND), f"{SECOND} holds a dict; expected weights"),
             (lambda folder: torch.save({1: torch.ones(1)}, folder / SECOND), f"{SECOND} holds a dict; expected"),
             (lambda folder: torch.save(Path(), folder / SECOND), f"{SECOND} is refused: .* could run code"),
-            (edit_second(to_ints), r"float32, float16, bfloat16; got model\..* \(torch\.int8\) \(1\)"),
+            *(
+                (first_to(dtype), rf"float32, float16, bfloat16; got model\..* \({dtype}\) \(1\)")
+                for dtype in (torch.int8, torch.float8_e4m3fn, torch.float64)
+            ),
             (edit_second(rename_first), r"unknown x\.model\.layers.*; missing model\.layers.*q_proj\.weight"),
             (
                 edit_second(

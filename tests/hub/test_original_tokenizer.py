@@ -38,6 +38,10 @@ class TestTokenizer:
         assert processor.image_processor.size.height == 448
         assert processor.num_image_tokens == 65
 
+    @pytest.mark.parametrize(("legacy", "expected"), [(None, True), (True, True), (False, False)])
+    def test_legacy(self, tmp_path, legacy, expected):
+        assert original_processor(write_tokenizer(tmp_path, legacy=legacy)).tokenizer.legacy is expected
+
     def test_level_tokens_are_left_out(self, tmp_path):
         tokenizer = original_processor(write_tokenizer(tmp_path)).tokenizer
         assert tokenizer.get_added_vocab().keys() == {"<unk>", "<s>", "</s>", "[SCORE]", "<|image|>"}

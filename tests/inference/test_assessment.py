@@ -16,7 +16,7 @@ PICTURES = [photo(0), photo(1, 30, 70)]
 @pytest.fixture
 def original(tmp_path, monkeypatch):
     """A checkpoint as the authors publish it."""
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return write_checkpoint(tmp_path / "original", *roc4mllm_checkpoint())
 
 

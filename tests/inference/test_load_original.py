@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ NAME, COMMIT = "Ricardo-M/ROC4MLLM", "c0ffee" + "0" * 34
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """Hugging Face's own folder, empty."""
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return tmp_path / "home" / "roc4mllm" / "converted"
 
 
@@ -86,26 +87,36 @@ class TestFolder:
         os.utime(original / "tokenizer.model", ns=(1, 1))
         load_scorer(original)
         assert len(conversions) == len(list(home.iterdir())) == 2
+        (original / "scores.csv").write_text("path,score\n")  # no conversion reads it
+        load_scorer(original)
+        assert len(conversions) == 2
 
     def test_what_cannot_be_converted_leaves_nothing(self, original, home):
         (original / "added_tokens.json").unlink()
         with pytest.raises(ValueError, match=r"has no \[SCORE\]"):
             load_scorer(original)
-        assert not home.exists()
+        assert not list(home.iterdir())
 
     def test_options_reach_the_model(self, original):
         scorer = load_scorer(original, dtype="bfloat16", device="cpu", batch_size=3)
         assert scorer.model.dtype == torch.bfloat16
         assert scorer._batch_size == 3
 
-    def test_another_process_was_faster(self, original, home, monkeypatch):
-        def convert(family, source, destination, **options):
-            convert_folder(family, source, destination, **options)
-            convert_folder(family, source, destination, **options)  # finds the other's work in its place
+    def test_who_comes_second_waits_and_finds_the_work_of_the_first(self, original, home, conversions):
+        with ThreadPoolExecutor(3) as pool:
+            folders = list(pool.map(converted_cache.native_folder, [str(original)] * 3))
+        assert len(conversions) == len({folder for folder, *_ in folders}) == len(list(home.iterdir())) == 1
 
-        monkeypatch.setattr(converted_cache, "convert_folder", convert)
-        assert load_scorer(original)(photo())["error"] is None
-        assert len(list(home.iterdir())) == 1
+    def test_a_cache_that_cannot_be_written(self, original, home, conversions):
+        home.parents[1].write_text("a file where the cache should be")
+        with pytest.raises(OSError, match=r"cache of converted models at .* cannot be written \(.*Set HF_HOME, pass"):
+            load_scorer(original)
+        assert not conversions
+
+    def test_config_that_is_a_list(self, original):
+        (original / "config.json").write_text("[]")
+        with pytest.raises(ValueError, match=r"config\.json of .*list"):
+            load_scorer(original)
 
     def test_a_full_disk_is_told(self, original, monkeypatch):
         def convert(*args, **options):
@@ -137,6 +148,12 @@ class TestHub:
         assert folder.name.startswith(f"Ricardo-M--ROC4MLLM--{COMMIT}")
         assert f"from `{NAME}`, revision {COMMIT}" in (folder / "README.md").read_text()
 
+    def test_a_folder_of_the_cache_is_named_as_on_the_hub(self, hub, conversions):
+        load_scorer(NAME, cache_dir=hub)
+        snapshot = os.path.join(hub, f"models--{NAME.replace('/', '--')}", "snapshots", COMMIT)
+        record = load_scorer(snapshot, cache_dir=hub)(photo())
+        assert (record["model"], record["revision"], len(conversions)) == (NAME, COMMIT, 1)
+
     @pytest.mark.parametrize("kind", ["bin", "safetensors"])
     def test_weights_are_downloaded_in_one_format_only(self, hub, tmp_path, checkpoint, monkeypatch, kind):
         server = write_checkpoint(tmp_path / "server", *checkpoint, kind)
@@ -154,8 +171,8 @@ class TestHub:
             return str(local)
 
         monkeypatch.setattr(converted_cache, "snapshot_download", snapshot_download)
-        folder, revision = converted_cache.native_folder(NAME, cache_dir=hub, token="secret")
-        assert revision == COMMIT
+        folder, name, revision = converted_cache.native_folder(NAME, cache_dir=hub, token="secret")
+        assert (name, revision) == (NAME, COMMIT)
         assert asked[0] == (NAME, {"cache_dir": hub, "token": "secret", "revision": COMMIT})
         suffixes = {path.suffix for path in local.glob("*model-*")} | {path.suffix for path in local.glob("*model.b*")}
         assert suffixes - {".json"} == {f".{kind}"}
