@@ -51,6 +51,8 @@ AutoImageProcessor.register(TANetConfig, image_processor_classes={"pil": ViTImag
 ROC4MLLMConfig.register_for_auto_class()
 ROC4MLLMForImageAesthetics.register_for_auto_class("AutoModel")
 ROC4MLLMProcessor.register_for_auto_class()
+MPLUGOwl2Config.register_for_auto_class()
+MPLUGOwl2ForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 MPLUGOwl2Processor.register_for_auto_class()
 MPLUGOwl2ImageProcessor.register_for_auto_class("AutoImageProcessor")
 EATConfig.register_for_auto_class()

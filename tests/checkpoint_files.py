@@ -19,6 +19,15 @@ SYSTEM = (
 PROMPT = f"{SYSTEM} USER: <|image|>\nPlease rate the aesthetics of the image. ASSISTANT:"
 SENTENCE = "The aesthetic rate of the image is [SCORE]."
 TEXT = f"{PROMPT} {SENTENCE}"
+ODD_NAMES = {  # of folders
+    "blank": "with a blank",
+    "dots": "v1.0.bin",
+    "accents": "日本 é",
+    "long": "😀" * 62,
+    "dashes": "models--a--b",
+    "option": "--x",
+    "quotes": "a'b`c",
+}
 
 
 def pieces(text: str = TEXT) -> list[str]:

@@ -68,18 +68,22 @@ def test_suggested_command_can_be_pasted(capsys):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_leaves_nothing(here, monkeypatch, name):
+@pytest.mark.parametrize(
+    "arguments", [["convert", "roc4mllm", "original", "native"], ["score", "0.png", "-m", "original"]], ids=" ".join
+)
+def test_a_signal_leaves_nothing(here, monkeypatch, arguments, name):
     number = getattr(signal, name)
     monkeypatch.setattr(conversion, "save_file", lambda *args, **options: os.kill(os.getpid(), number))
     before = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(SystemExit) as exit:
-            main(["convert", "roc4mllm", "original", "native"])
+            main(arguments)
         assert exit.value.code == 128 + number
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
-    assert {path.name for path in here.iterdir()} == {"original", "0.png", "1.png"}
+    assert {path.name for path in here.iterdir()} - {"home"} == {"original", "0.png", "1.png"}
+    assert not list((here / "home").glob("roc4mllm/converted/*"))  # a glob of pathlib finds hidden ones too
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,9 @@ def test_a_signal_leaves_nothing(here, monkeypatch, name):
         (["roc4mllm", "original", "."], "is there and not an empty folder"),
         (["roc4mllm", "original", "0.png"], "0.png' is there and not an empty folder"),
         (["roc4mllm", "original", "native", "--attribute", "quality"], "scores aesthetics, not quality"),
-        (["level-words", "original", "native"], "does not tell"),
+        (["level-words", "original", "native"], "'original' is a ROC4MLLM checkpoint"),
+        (["roc4mllm", "original", ""], "Got a blank in the place of a folder's name"),
+        (["roc4mllm", "", "native"], "there is no folder ''"),
         (["owl", "original", "native"], "argument FAMILY: invalid choice: 'owl'"),
         (["roc4mllm", "original", "native", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
         (["roc4mllm", "original"], "required: DST"),

@@ -24,6 +24,7 @@ from ..inference.score_table import (
     shown,
     table_columns,
 )
+from .convert import exit_when_told
 
 ScoreInto = Callable[[Callable[[Row], None]], list[Row]]  # takes what writes a row, returns the rows that failed
 
@@ -59,7 +60,8 @@ def load(args: argparse.Namespace) -> Any:
     model = known_model(args.model)
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
-        return load_scorer(model, allow_untrained=args.allow_untrained, **options)
+        with exit_when_told():  # so that a conversion on the fly leaves no unfinished folder
+            return load_scorer(model, allow_untrained=args.allow_untrained, **options)
     # the last three: a device that torch lacks, a config with wrong values
     except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")

@@ -60,13 +60,14 @@ def convert_folder(
         revision (`str`, *optional*): Its commit on the Hub, for the card; by default that of a folder in the cache.
 
     Raises:
-        ValueError: If something about the checkpoint is not as its config describes; the message says what. Nothing
-            is left behind then.
+        ValueError: If something about the checkpoint is not as its config describes, or a folder's name cannot be
+            used; the message says what. Nothing is left behind then.
         OSError: If the destination holds something, cannot be a new folder, or cannot be written.
     """
     if family not in FAMILIES or dtype not in (None, *DTYPES):
         raise ValueError(f"Got {family!r}, dtype {dtype!r}; known are {list(FAMILIES)} and {list(DTYPES)}.")
-    source, destination = Path(source), Path(os.path.realpath(destination))  # a link stays, and gets the folder
+    source = named_path(source)
+    destination = Path(os.path.realpath(named_path(destination)))  # a link stays, and gets the folder
     refuse_bad_place(destination)
     conversion, processor = read_parts(family, source, attribute)
     shards = find_shards(source)
@@ -82,6 +83,16 @@ def convert_folder(
 
 
 # ---- what is looked at first ----------------------------------------------------------------------------------------
+
+
+def named_path(folder: str | os.PathLike[str]) -> Path:
+    """The path of a folder. A blank name would mean the current folder, and safetensors opens names of UTF-8 only."""
+    name = os.fspath(folder)
+    if not name:
+        raise ValueError("Got a blank in the place of a folder's name; the current folder is '.'.")
+    if os.fsencode(name) != name.encode("utf-8", "ignore"):
+        raise ValueError(f"{name!r} is no name in UTF-8, as safetensors needs it; rename the folder.")
+    return Path(name)
 
 
 def refuse_bad_place(destination: Path) -> None:
@@ -166,7 +177,7 @@ def check_weights(conversion: ROC4MLLMConversion, shards: Sequence[Path]) -> dic
 def complete_or_nothing(destination: Path) -> Iterator[Path]:
     """A folder that becomes `destination` when all went well, and disappears otherwise."""
     near = next(parent for parent in destination.parents if parent.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=near) as unfinished:
+    with tempfile.TemporaryDirectory(prefix=".converting-", dir=near) as unfinished:
         folder = Path(unfinished, destination.name)  # not the temporary folder itself, which others may not read
         folder.mkdir()
         yield folder

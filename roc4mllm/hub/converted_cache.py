@@ -8,6 +8,7 @@ for it at once wait for the first one.
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def native_folder(name: str, **options: Any) -> tuple[Path, str, str | None]:
     source = Path(cached_file(name, "config.json", **options)).parent
     refuse_without_score_token(name, source)
     origin, revision = hub_origin(source)
-    key = f"{origin.replace('/', '--')}--{revision or fingerprint(source)}--{FORMAT}"
+    key = f"{file_name(origin)}--{revision or fingerprint(source)}--{FORMAT}"
     cache_dir = options.get("cache_dir")
     root = Path(cache_dir or Path(constants.HF_HUB_CACHE).parent, "roc4mllm", "converted")
     folder = root / key
@@ -68,6 +69,11 @@ def native_folder(name: str, **options: Any) -> tuple[Path, str, str | None]:
                 logger.warning(f"Converting {name}, once; the native model stays in {folder}")
                 convert_folder("roc4mllm", source, folder, name=origin, revision=revision)
     return folder, origin if revision else name, revision
+
+
+def file_name(origin: str) -> str:
+    """A checkpoint's name as the beginning of a folder's, which some file systems limit in signs and in length."""
+    return re.sub(r"[^\w.-]+", "-", origin.replace("/", "--"), flags=re.ASCII)[:120]
 
 
 def is_complete(folder: Path) -> bool:

@@ -39,27 +39,31 @@ class LevelWordsConversion(ROC4MLLMConversion):
 
     Args:
         config (`Mapping`): Content of the original's `config.json`.
+        num_tokens (`int`): Tokens of its tokenizer. What an embedding has more is padding, and left out.
         word_ids (`list[int]`): First token of each of the five words, the worst one first.
         attribute (`str`): What is asked for, `"aesthetics"` or `"quality"`.
 
     Raises:
-        ValueError: If the config is that of another model, or contradicts itself.
+        ValueError: If the config is that of another model, or contradicts itself or the tokenizer.
     """
 
-    def __init__(self, config: Mapping[str, Any], word_ids: list[int], attribute: str):
+    def __init__(self, config: Mapping[str, Any], num_tokens: int, word_ids: list[int], attribute: str):
         refuse_other_models(config)
         refuse_missing("The config", config, ("vocab_size",))
-        self.word_ids = word_ids
-        words = config["vocab_size"]
-        fields = {"score_token_id": words, "num_levels": len(word_ids), "score_range": (1.0, float(len(word_ids)))}
-        self._describe(config, words + 1, attributes=[attribute], **fields)
+        self.vocab_size, self.word_ids = config["vocab_size"], word_ids
+        if self.vocab_size < num_tokens:
+            raise ValueError(f"The tokenizer has {num_tokens} tokens; config.json describes only {self.vocab_size}.")
+        levels = len(word_ids)
+        fields = {"score_token_id": num_tokens, "num_levels": levels, "score_range": (1.0, float(levels))}
+        self._describe(config, num_tokens + 1, attributes=[attribute], **fields)
 
     def split_rows(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """All rows and the mean row for `[SCORE]`; and the rows of the words."""
-        if len(weight) != self.rows - 1:
-            raise ValueError(f"An embedding has {len(weight)} rows; the config describes {self.rows - 1}.")
-        mean = weight.mean(0, keepdim=True, dtype=torch.float32).to(weight.dtype)  # (1, H)
-        return torch.cat([weight, mean]), weight[self.word_ids]  # (V + 1, H), (5, H)
+        """Rows of all tokens and their mean for `[SCORE]`; and the rows of the words."""
+        if len(weight) != self.vocab_size:
+            raise ValueError(f"An embedding has {len(weight)} rows; the config describes {self.vocab_size}.")
+        tokens = weight[: self.rows - 1]  # (V, H)
+        mean = tokens.mean(0, keepdim=True, dtype=torch.float32).to(weight.dtype)  # (1, H)
+        return torch.cat([tokens, mean]), tokens[self.word_ids]  # (V + 1, H), (5, H)
 
 
 def level_words(
@@ -79,12 +83,14 @@ def level_words(
     attribute = attribute or ATTRIBUTES[0]
     if attribute not in ATTRIBUTES:
         raise ValueError(f"attribute must be one of {list(ATTRIBUTES)}, got {attribute!r}.")
+    if "score_id" in config:
+        raise ValueError(f"{str(folder)!r} is a ROC4MLLM checkpoint, which scores by [SCORE]; its family is roc4mllm.")
     tokenizer = original_tokenizer(folder)
-    add_token(tokenizer, SCORE_TOKEN)  # before the image token, so that it is the next row
+    num_tokens = add_token(tokenizer, SCORE_TOKEN)  # before the image token, so that it is the next row
     word_ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
     if len(set(word_ids)) != len(WORDS):
         raise ValueError(f"The tokenizer does not tell {WORDS} by their first tokens, {word_ids}.")
-    conversion = LevelWordsConversion(config, word_ids, attribute)
+    conversion = LevelWordsConversion(config, num_tokens, word_ids, attribute)
     backbone = conversion.config.mllm_config
     images = original_image_processor(folder, backbone.vision_config.image_size)
     processor = ROC4MLLMProcessor(

@@ -1,5 +1,7 @@
 """One call from a model's name to a scorer, used by the command line and everything above it."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.utils import cached_file
 
 from ..modeling_roc4mllm.adapter_loading_roc4mllm import find_adapter
+from ..modeling_roc4mllm.adapter_roc4mllm import ADAPTER_CONFIG, NAME, named
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
 
@@ -26,7 +29,8 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
             ROC4MLLM in its authors' format, as `Ricardo-M/ROC4MLLM`, is converted into the cache when it is first
             asked for.
         backbone (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
-            For an adapter: stands in for the model that it was trained on, where that has moved.
+            For an adapter: stands in for the model that it was trained on, where that has moved. One in its authors'
+            format is converted as above, whether it is given or named by the adapter.
         **kwargs:
             As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `batch_size`,
             `num_workers`, `allow_untrained`, …
@@ -37,10 +41,10 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
     """
     if model is None:
         model = BUNDLED_CHECKPOINT
-    if isinstance(model, Path):
-        model = str(model)
-    if isinstance(model, str) and find_adapter(model, **hub_options(kwargs)):
-        kwargs = load_adapter_parts(model, backbone, kwargs)
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    if isinstance(model, str) and (folder := find_adapter(model, **hub_options(kwargs))):
+        kwargs = load_adapter_parts(model, folder, backbone, kwargs)
     elif backbone is not None:
         raise TypeError(f"{model!r} is a whole model; `backbone=` is for an adapter.")
     elif isinstance(model, str) and is_original(model, **hub_options(kwargs)):
@@ -51,20 +55,45 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
     return scorer
 
 
-def load_adapter_parts(name: str, backbone: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def load_adapter_parts(name: str, folder: str, backbone: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    What `pipeline` needs for an adapter: loaded here, because it hides in pages of tracebacks why a model was not
-    found, and would hand the backbone to the processor too.
+    What `pipeline` needs for an adapter, whose files lie in `folder`: loaded here, because it hides in pages of
+    tracebacks why a model was not found, and would hand the backbone to the processor too.
     """
     hub = hub_options(kwargs)
-    options = {"backbone": backbone, **(kwargs.get("model_kwargs") or {}), **hub}
+    converted = convert_below(folder, backbone, hub)
+    options = {"backbone": converted[0] if converted else backbone, **(kwargs.get("model_kwargs") or {}), **hub}
     options |= {option: kwargs[option] for option in ("dtype", "device_map") if option in kwargs}
     config = ROC4MLLMConfig.from_pretrained(name, **hub)
     model = AutoModel.from_pretrained(name, config=config, **options)
+    if converted:  # saved again, it names the original once more, and no place in this machine's cache
+        lora_config = model.peft_config[NAME]
+        _, lora_config.base_model_name_or_path, lora_config.revision = converted
     processor = kwargs.get("processor") or AutoProcessor.from_pretrained(name, **hub)
     done = {*hub, "model_kwargs", "dtype", "device_map"}
     rest = {option: value for option, value in kwargs.items() if option not in done}
     return rest | {"model": model, "processor": processor}
+
+
+def convert_below(folder: str, backbone: Any, hub: dict[str, Any]) -> tuple[Path, str, str | None] | None:
+    """
+    Native folder, name and commit of the model below an adapter, if that is in its authors' format.
+
+    Args:
+        folder (`str`): The adapter's.
+        backbone: Stands in for the model that the adapter names, unless `None`.
+        hub (`dict`): Options of the Hub; the revision among them is the adapter's.
+    """
+    entries = json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    name, revision = entries.get("base_model_name_or_path"), entries.get("revision")
+    if backbone is not None:
+        name, revision = named(backbone) if isinstance(backbone, str | os.PathLike) else None, None
+    options = hub | {"revision": revision}
+    if name is None or not is_original(name, **options):
+        return None
+    from ..hub.converted_cache import native_folder  # most scorers need no conversion
+
+    return native_folder(name, **options)
 
 
 def is_original(name: str, **hub: Any) -> bool:
@@ -86,7 +115,10 @@ def load_converted(name: str, kwargs: dict[str, Any]) -> ImageAestheticsPipeline
     hub = hub_options(kwargs)
     folder, name, revision = native_folder(name, **hub)
     scorer = load_scorer(folder, **{option: value for option, value in kwargs.items() if option not in hub})
-    scorer.model.config.name_or_path, scorer.model.loaded_revision = name, revision
+    model = scorer.model
+    # also of the model, so that an adapter that is trained on it can be loaded where this cache is not
+    model.name_or_path = model.config.name_or_path = named(name)
+    model.loaded_revision = revision
     return scorer
 
 

@@ -97,6 +97,7 @@ def load_adapter(cls, name_or_path, folder: str, backbone=None, config=None, **k
 def load_below(cls, base: str | None, revision: str | None, name: str, config, options: dict) -> PreTrainedModel:
     """
     The model that the adapter `name` stands on, in the dtype and the bits of its training unless `options` say other.
+    One in the format of mPLUG-Owl2's authors is refused: these files travel without what converts it.
     """
     remedy = f"pass `backbone=`, a Hub name, a folder or a loaded model: load_scorer({name!r}, backbone=…)."
     if base is None:
@@ -108,6 +109,11 @@ def load_below(cls, base: str | None, revision: str | None, name: str, config, o
         raise OSError(
             f"The model {base!r}, on which the adapter {name!r} was trained, is not found. Put it back, or {remedy}"
         ) from error
+    if isinstance(visual := fields.get("visual_config"), dict) and "visual_abstractor" in visual:
+        raise ValueError(
+            f"The model {base!r}, on which the adapter {name!r} was trained, is in its authors' format, which only "
+            f"roc4mllm.load_scorer({name!r}) converts. Load the adapter so, or {remedy}"
+        )
     if options.get("dtype") in (None, "auto"):
         options = options | {"dtype": config.dtype}
     if "quantization_config" not in fields:

@@ -91,7 +91,8 @@ class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel):
             `(num_images, num_patches + 1, vision_hidden_size)`.
 
         Raises:
-            ValueError: If the pictures have another size than the config's.
+            TypeError: If the pictures are no tensor of floating point numbers.
+            ValueError: If there is none, or they have another size than the config's.
         """
         vision = self.vision_tower(pixel_values, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
@@ -130,11 +131,11 @@ class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel):
         return MPLUGOwl2ModelOutputWithPast(**outputs, image_hidden_states=features)
 
     def _image_tokens(self, pixel_values: torch.Tensor | None, mm_encoder_outputs: dict | None) -> torch.Tensor | None:
-        """Image tokens `(M, H)` of all pictures; those that `generate` made before if there are any."""
+        """Image tokens `(M, H)` of all pictures, or those that `generate` made before; `None` without pictures."""
         made = (mm_encoder_outputs or {}).get("image")
         if made is not None and pixel_values is not None:
             raise ValueError("Pass either pixel_values or mm_encoder_outputs.")
-        if pixel_values is not None:
+        if holds_pictures(pixel_values):
             made = self.get_image_features(pixel_values, return_dict=True)
         return None if made is None else torch.cat(tuple(made.pooler_output))  # (M, H)
 
@@ -167,13 +168,25 @@ class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel):
         return inputs_embeds.masked_scatter(is_image.unsqueeze(-1).to(device), features.to(device, dtype))
 
     def _check_count(self, is_image: torch.Tensor, expected: int) -> None:
-        """Refuse image tokens that are not as many as the pictures make, without waiting for an accelerator."""
-        made = f"image tokens (id {self.config.image_token_id}); the pictures make {expected}"
+        """
+        Refuse image tokens that are not as many as the pictures make, without waiting for an accelerator.
+
+        On an accelerator an assertion ends the pass, and nothing more runs there until the process starts anew. What
+        the processor makes of texts and pictures always passes: it refuses on the host what does not match.
+        """
         if can_read(is_image) and (found := int(is_image.sum())) != expected:
-            each = self.config.num_image_tokens
-            raise ValueError(f"input_ids hold {found} {made}, {each} each. The processor of this model writes them.")
+            raise ValueError(
+                f"input_ids hold {found} image tokens (id {self.config.image_token_id}); the pictures make "
+                f"{expected}, {self.config.num_image_tokens} each. Pass input_ids and pixel_values that the processor "
+                "of this model made together."
+            )
         if is_image.is_cuda and expected:  # without pictures, an id that has no embedding ends the pass there
-            torch._assert_async(is_image.sum() == expected, f"input_ids hold another number of {made}.")
+            torch._assert_async(is_image.sum() == expected, f"input_ids hold other than {expected} image tokens.")
+
+
+def holds_pictures(pixel_values) -> bool:
+    """Whether there is anything to encode; the vision encoder says what is wrong with things that are no pictures."""
+    return pixel_values is not None and not (isinstance(pixel_values, torch.Tensor) and pixel_values.shape[:1] == (0,))
 
 
 class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, GenerationMixin):
@@ -196,6 +209,12 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, GenerationMixi
         """As in [`MPLUGOwl2Model.get_image_features`]."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
+    def generate(self, *args, **kwargs):
+        """As in every model that writes text. Where `pixel_values` are `None` or hold no picture, prompts are text."""
+        if not holds_pictures(kwargs.get("pixel_values")):
+            kwargs.pop("pixel_values", None)  # transformers encodes what is there by name
+        return super().generate(*args, **kwargs)
+
     @can_return_tuple
     def forward(
         self,
@@ -216,7 +235,7 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, GenerationMixi
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
                 Ids; `config.num_image_tokens` times `config.image_token_id` for each picture.
             pixel_values (`torch.Tensor` of shape `(num_images, 3, image_size, image_size)`, *optional*):
-                Pictures in the order of their tokens. Without pictures all tokens are text.
+                Pictures in the order of their tokens. Without any, or with none in them, all tokens are text.
             attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*): 0 on padding.
             position_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
                 Positions; counted from the left by default. `generate` counts them by the mask.
@@ -237,7 +256,10 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, GenerationMixi
             mean cross entropy in nats, if there are labels.
 
         Raises:
-            ValueError: If pictures and image tokens do not match, or a picture has another size than the config's.
+            TypeError: If the pictures are no tensor of floating point numbers.
+            ValueError: If pictures and image tokens do not match (on an accelerator, which is never waited for, they
+                end the process's work there: let the processor make both), or a picture has another size than the
+                config's.
         """
         outputs = self.model(
             input_ids=input_ids,

@@ -35,12 +35,18 @@ class MPLUGOwl2VisionEmbeddings(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """States `(B, P + 1, H)` of pictures `(B, 3, image_size, image_size)`, the class token first."""
+        if not isinstance(pixel_values, torch.Tensor) or not pixel_values.is_floating_point():
+            found = pixel_values.dtype if isinstance(pixel_values, torch.Tensor) else type(pixel_values).__name__
+            raise TypeError(
+                f"pixel_values must be a tensor of floating point numbers, got {found}. Let the processor of this "
+                'model prepare the pictures, with return_tensors="pt".'
+            )
         expected = (self.patch_embedding.in_channels, self.image_size, self.image_size)
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != expected:
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != expected or not len(pixel_values):
             raise ValueError(
                 f"pixel_values must have shape (pictures, {', '.join(map(str, expected))}), got "
-                f"{tuple(pixel_values.shape)}. The tables of positions fit image_size {self.image_size} only: let the "
-                "processor of this model prepare the pictures."
+                f"{tuple(pixel_values.shape)}: one picture or more, of image_size {self.image_size}, since the tables "
+                "of positions fit no other. Let the processor of this model prepare the pictures."
             )
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)  # (B, P, H)
@@ -126,7 +132,8 @@ class MPLUGOwl2VisionModel(PreTrainedModel):
             num_patches + 1, hidden_size)`, the class token first.
 
         Raises:
-            ValueError: If the pictures have another size than the config's.
+            TypeError: If the pictures are no tensor of floating point numbers.
+            ValueError: If there is none, or they have another size than the config's.
         """
         hidden_states = self.pre_layernorm(self.embeddings(pixel_values))  # (B, P + 1, H)
         for layer in self.layers:

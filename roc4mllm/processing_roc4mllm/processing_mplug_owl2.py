@@ -81,7 +81,8 @@ class MPLUGOwl2Processor(ProcessorMixin):
             tokens for each picture, and `pixel_values` `(num_images, 3, height, width)`, each where it applies.
 
         Raises:
-            ValueError: If pictures and `<|image|>` do not match, or an option of the tokenizer cannot be had here.
+            ValueError: If pictures and `<|image|>` do not match, or an option of the tokenizer cannot be had here. The
+                model itself cannot refuse on an accelerator, which it never waits for.
         """
         if isinstance(images, list | tuple) and all(isinstance(row, list | tuple) and not row for row in images):
             images = None

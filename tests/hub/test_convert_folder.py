@@ -1,12 +1,13 @@
 """Folders as the authors publish them become native ones, or nothing."""
 
 import json
+import os
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from checkpoint_files import ODD_NAMES, roc4mllm_checkpoint, write_checkpoint
 from originals import LEVELS
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -182,6 +183,30 @@ class TestPlace:
         (tmp_path / "plain").mkdir()
         assert (tmp_path / "deep/er").stat().st_mode == (tmp_path / "plain").stat().st_mode
         assert {path.name for path in tmp_path.iterdir()} == {"original", "empty", "deep", "plain"}
+
+    @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+    def test_odd_names(self, source, tmp_path, monkeypatch, name):
+        source.rename(tmp_path / name)
+        (tmp_path / "link").symlink_to(tmp_path / name)
+        (tmp_path / name / "within").mkdir()
+        monkeypatch.chdir(tmp_path / name / "within")
+        for number, given in enumerate((tmp_path / name, f"{tmp_path / name}/", "..", "../.", f"../../{name}")):
+            convert_folder("roc4mllm", given, f"../../{number}/{name}/")
+            assert f"\n# {name}\n" in (tmp_path / str(number) / name / "README.md").read_text(encoding="utf-8")
+        convert_folder("roc4mllm", tmp_path / "link", tmp_path / "of a link")
+        assert load_scorer(tmp_path / "0" / name)(PICTURES[0])["model"] == name
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("", "Got a blank"), (os.fsdecode(b"bad\xff"), "no name in UTF-8")],
+        ids=["blank", "no UTF-8"],
+    )
+    def test_names_that_cannot_be_used(self, source, tmp_path, monkeypatch, name, message):
+        monkeypatch.chdir(source)  # a blank is not the folder that one is in
+        for places in ((name, tmp_path / "native"), (source, name)):
+            with pytest.raises(ValueError, match=message):
+                convert_folder("roc4mllm", *places)
+        assert [path.name for path in tmp_path.iterdir()] == ["original"]
 
     def test_what_is_there_stays(self, source, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")

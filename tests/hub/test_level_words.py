@@ -18,9 +18,9 @@ TEXT = (
 PICTURES = [photo(0), Image.new("RGB", (30, 70), "white")]
 
 
-def write_level_words(folder):
-    """A checkpoint with Llama's own vocabulary, in two shards."""
-    count = len(pieces(TEXT))
+def write_level_words(folder, padding: int = 0):
+    """A checkpoint with Llama's own vocabulary, in two shards, and so many rows of embeddings more."""
+    count = len(pieces(TEXT)) + padding
     config, weights = roc4mllm_checkpoint(count)
     of_roc4mllm = ("score_id", "min_score", "max_score", "num_tokens", "img_token_num", "output_first_id")
     config = {name: value for name, value in config.items() if name not in of_roc4mllm} | {"vocab_size": count}
@@ -87,6 +87,24 @@ def test_weights_are_the_original_ones(native, original):
         torch.testing.assert_close(found.weight[-1], weights[name].mean(0))
 
 
+def test_rows_that_pad_the_vocabulary_are_left_out(original, tmp_path):
+    """As of embeddings padded to a multiple of 64. They are no tokens, and the image token has its id among them."""
+    config, weights = write_level_words(tmp_path / "padded", padding=7)
+    tokens = len(pieces(TEXT))
+    assert len(weights["lm_head.weight"]) == config["vocab_size"] == tokens + 7
+    convert_folder("level-words", tmp_path / "padded", tmp_path / "native")
+    scorer = load_scorer(tmp_path / "native")
+    assert scorer.model.config.score_token_id == scorer.processor.score_token_id == tokens
+    for found, name in (
+        (scorer.model.get_output_embeddings(), "lm_head.weight"),
+        (scorer.model.get_input_embeddings(), "model.embed_tokens.weight"),
+    ):
+        assert torch.equal(found.weight[:-1], weights[name][:tokens])
+        torch.testing.assert_close(found.weight[-1], weights[name][:tokens].mean(0))
+    records = scorer(PICTURES)
+    assert abs(records[0]["score"] - records[1]["score"]) > 1e-3
+
+
 def test_comment_holds_the_score(native):
     scorer, attribute = native
     record = scorer(photo(), text=True, max_new_tokens=4)
@@ -112,17 +130,23 @@ class TestBadInput:
 
     def test_a_checkpoint_of_roc4mllm(self, tmp_path):
         write_checkpoint(tmp_path, *roc4mllm_checkpoint())
-        with pytest.raises(ValueError, match="does not tell|is token"):
+        with pytest.raises(ValueError, match="is a ROC4MLLM checkpoint.*its family is roc4mllm"):
             convert_folder("level-words", tmp_path, tmp_path / "native")
 
     def test_embedding_of_another_length(self, original):
-        conversion = LevelWordsConversion(original[1], [3, 4, 5, 6, 7], "aesthetics")
+        conversion = LevelWordsConversion(original[1], original[1]["vocab_size"], [3, 4, 5, 6, 7], "aesthetics")
         with pytest.raises(ValueError, match=r"An embedding has 5 rows; the config describes \d+"):
             conversion.convert("lm_head.weight", torch.zeros(5, 32))
 
+    def test_fewer_rows_than_tokens(self, tmp_path):
+        write_level_words(tmp_path, padding=-3)
+        with pytest.raises(ValueError, match=r"tokenizer has \d+ tokens; config\.json describes only \d+"):
+            convert_folder("level-words", tmp_path, tmp_path / "native")
+        assert not (tmp_path / "native").exists()
+
     def test_config(self, original):
         with pytest.raises(ValueError, match="lacks vocab_size"):
-            LevelWordsConversion({n: v for n, v in original[1].items() if n != "vocab_size"}, [1, 2], "quality")
+            LevelWordsConversion({n: v for n, v in original[1].items() if n != "vocab_size"}, 9, [1, 2], "quality")
 
     def test_it_is_not_taken_for_roc4mllm(self, original, tmp_path):
         with pytest.raises(ValueError, match="lacks num_tokens, score_id"):

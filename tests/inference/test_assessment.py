@@ -13,11 +13,11 @@ from roc4mllm import Assessment, load_scorer
 PICTURES = [photo(0), photo(1, 30, 70)]
 
 
-@pytest.fixture
-def original(tmp_path, monkeypatch):
+@pytest.fixture(params=["bin", "safetensors"])
+def original(tmp_path, monkeypatch, request):
     """A checkpoint as the authors publish it."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    return write_checkpoint(tmp_path / "original", *roc4mllm_checkpoint())
+    return write_checkpoint(tmp_path / "original", *roc4mllm_checkpoint(), request.param)
 
 
 def test_texts_and_scores(original):

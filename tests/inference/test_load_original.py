@@ -1,17 +1,21 @@
 """Checkpoints in their authors' format behind `load_scorer`: converted once, loaded like any other, named as asked."""
 
+import json
 import logging
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from checkpoint_files import ODD_NAMES, roc4mllm_checkpoint, write_checkpoint
 from huggingface_hub import constants
 from tiny import photo
+from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
 
-from roc4mllm import ROC4MLLMProcessor, load_scorer
+from roc4mllm import ROC4MLLMProcessor, add_lora, load_scorer
 from roc4mllm.hub import converted_cache
 from roc4mllm.hub.convert_folder import convert_folder
 from roc4mllm.hub.convert_original import load_original
@@ -82,6 +86,20 @@ class TestFolder:
         assert first["model"] == "original"
         logger.removeHandler(caplog.handler)
 
+    def test_progress_is_shown_while_it_converts(self, original, monkeypatch, capsys):
+        # conftest.py turns all bars off
+        monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
+        transformers_logging.enable_progress_bar()
+        try:
+            load_scorer(original)
+            shown = capsys.readouterr().err
+            assert "Converting original:   0%" in shown
+            assert "Converting original: 100%" in shown
+            load_scorer(original)
+            assert "Converting" not in capsys.readouterr().err
+        finally:
+            transformers_logging.disable_progress_bar()
+
     def test_what_changed_is_converted_anew(self, original, home, conversions):
         load_scorer(original)
         os.utime(original / "tokenizer.model", ns=(1, 1))
@@ -131,6 +149,30 @@ class TestFolder:
         write_checkpoint(original, config, checkpoint[1])
         with pytest.raises(ValueError, match=r"without \[SCORE\].*roc4mllm convert level-words"):
             load_scorer(original)
+
+    @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+    def test_names_of_folders(self, original, tmp_path, monkeypatch, name):
+        original.rename(tmp_path / name)
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        for given in (name, f"{name}/", f"./{name}", f"other/../{name}", tmp_path / name):
+            assert load_scorer(given)(photo())["model"] == name
+
+    def test_a_folder_from_within_and_by_a_link(self, original, tmp_path, monkeypatch, conversions):
+        (tmp_path / "link").symlink_to(original)
+        assert load_scorer(tmp_path / "link")(photo())["model"] == "link"
+        (original / "notes").mkdir()
+        monkeypatch.chdir(original / "notes")
+        for given in ("..", "../", "../."):
+            assert load_scorer(given)(photo())["model"] == "original"
+        assert len(conversions) == 1
+
+    def test_a_name_that_is_no_text(self, original):
+        class Named:
+            def __fspath__(self):
+                return str(original)
+
+        assert load_scorer(Named())(photo())["model"] == "original"
 
     def test_backbone_is_for_adapters(self, original):
         with pytest.raises(TypeError, match="is a whole model"):
@@ -189,3 +231,60 @@ class TestHub:
     def test_a_model_that_is_not_there(self):
         with pytest.raises(OSError, match="couldn.t connect"):
             load_scorer("nobody/nothing")
+
+
+class TestAdapter:
+    """Trained on a converted original: it names the original, which whoever loads it may have to convert first."""
+
+    PICTURES = (photo(0), photo(1, 30, 70))
+
+    @pytest.fixture
+    def trained(self, hub, home, tmp_path):
+        """Its folder, and its scores."""
+        scorer = load_scorer(NAME, cache_dir=hub)
+        bare = scorer.score(self.PICTURES)
+        torch.manual_seed(1)
+        for name, value in add_lora(scorer.model, r=4).named_parameters():
+            if value.requires_grad:
+                torch.nn.init.normal_(value, std=0.5 if "score_head" in name else 0.1)
+        scorer.save_pretrained(tmp_path / "adapter")
+        expected = scorer.score(self.PICTURES)
+        assert abs(expected[0] - expected[1]) > 1e-3
+        assert (expected - bare).abs().min() > 1e-3
+        shutil.rmtree(os.path.join(hub, "roc4mllm"))  # the converted model
+        return tmp_path / "adapter", expected
+
+    def test_it_names_the_original(self, trained, hub, tmp_path):
+        folder, _ = trained
+        for path in folder.rglob("*.json"):
+            assert str(tmp_path) not in path.read_text()
+        entries = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+        assert (entries["base_model_name_or_path"], entries["revision"]) == (NAME, COMMIT)
+
+    def test_it_is_loaded_where_nothing_is_converted_yet(self, trained, hub, conversions, tmp_path):
+        folder, expected = trained
+        scorer = load_scorer(folder, cache_dir=hub)
+        torch.testing.assert_close(scorer.score(self.PICTURES), expected, atol=1e-6, rtol=0)
+        assert scorer(photo())["model"] == "adapter"
+        assert len(conversions) == 1
+        scorer.save_pretrained(tmp_path / "again")
+        first, second = (
+            (path / "adapter" / "adapter_config.json").read_text() for path in (folder, tmp_path / "again")
+        )
+        assert json.loads(first) == json.loads(second)
+
+    def test_backbone_may_be_an_original(self, trained, original, tmp_path):
+        folder, expected = trained
+        scorer = load_scorer(folder, backbone=original)
+        torch.testing.assert_close(scorer.score(self.PICTURES), expected, atol=1e-6, rtol=0)
+        assert scorer.model.peft_config["default"].base_model_name_or_path == str(original)
+
+    def test_a_folder_is_named_by_its_absolute_path(self, original, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        model = add_lora(load_scorer("original").model, r=4)
+        assert model.peft_config["default"].base_model_name_or_path == str(original)
+
+    def test_transformers_alone_names_the_remedy(self, trained, hub):
+        folder, _ = trained
+        with pytest.raises(ValueError, match=rf"'{NAME}', .* authors' format.*load_scorer\(.*pass `backbone=`"):
+            AutoModel.from_pretrained(folder, cache_dir=hub)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers import DynamicCache
 
 from roc4mllm.hub.convert_original import load_original
 from roc4mllm.hub.mplug_owl2_keys import original_name
@@ -134,8 +135,9 @@ def test_layout_logits_and_states(case, scenario):
     assert torch.equal(batch["attention_mask"].bool(), valid)
     assert torch.equal(is_image, case.outputs[f"{scenario}.modality_indicators"].bool())
     assert torch.equal(batch["labels"], case.outputs[f"{scenario}.merged_labels"])
-    states = run(case.backbone.model, **inputs_of(batch)).last_hidden_state
-    close(states[valid], case.outputs[f"{scenario}.last_hidden_state"][valid], LOGITS)
+    output = run(case.backbone.model, **inputs_of(batch), output_hidden_states=True)
+    close(output.hidden_states[0][valid], case.outputs[f"{scenario}.inputs_embeds"][valid], VISION)
+    close(output.last_hidden_state[valid], case.outputs[f"{scenario}.last_hidden_state"][valid], LOGITS)
     close(run(case.backbone, **inputs_of(batch)).logits[valid], case.logits(f"{scenario}.logits")[valid], LOGITS)
 
 
@@ -297,6 +299,16 @@ def test_generation(case):
     close(torch.stack(found.logits, 1)[~over], case.logits("gen.step_logits")[~over], LOGITS)
 
 
+def test_generation_alone(case):
+    batch, facts = case.batch("gen"), case.facts["gen"]
+    for row, (expected, score) in enumerate(zip(facts["alone_new_tokens"], facts["alone_pred_score"], strict=True)):
+        alone = {name: value[row : row + 1] for name, value in batch.items()}
+        written = generate(case, alone, facts["max_new_tokens"]).sequences[:, alone["input_ids"].shape[1] :]
+        assert written[0].tolist() == expected
+        if score != -1:
+            assert first_scores(case, alone, written).item() == pytest.approx(score, abs=SCORE)
+
+
 def test_generated_scores(case):
     """Where no [SCORE] was written, theirs is −1, a number like any other; ours is none."""
     batch = case.batch("gen")
@@ -337,13 +349,70 @@ def test_padded_generation(case, scenario):
 
 @pytest.mark.parametrize("scenario", ["gen_pad_right", "gen_pad_left"])
 def test_padding_is_all_that_differs(case, scenario):
-    """Given the mask that theirs ends up with, and positions that count pads, ours gives their first step."""
+    """Given the masks that theirs ends up with, and positions that count pads, ours gives their numbers."""
+    mask = their_mask(case, scenario)
+    theirs = case.logits(f"{scenario}.step_logits")
+    logits = run(case.backbone, **case.batch(scenario) | {"attention_mask": mask}).logits[:, -1]
+    close(logits, theirs[:, 0], LOGITS)
+    close(cached_steps(case, scenario, mask, all_seen_later=True), theirs, LOGITS)
+
+
+@pytest.mark.parametrize("scenario", ["gen_pad_right", "gen_pad_left"])
+def test_masks_of_cached_steps(case, scenario):
+    """
+    The one thing that is deliberately another: theirs shows all keys to every step but the first, hidden ones too.
+    Ours keeps the mask, and gives what one pass without cache gives, whichever mask that is.
+    """
+    batch, written = case.batch(scenario), their_words(case, scenario)
+    for mask in (batch["attention_mask"], their_mask(case, scenario)):
+        kept = cached_steps(case, scenario, mask)
+        whole = run(
+            case.backbone,
+            input_ids=torch.cat([batch["input_ids"], written], dim=1),
+            attention_mask=torch.cat([mask, torch.ones_like(written)], dim=1),
+            pixel_values=batch["pixel_values"],
+        ).logits
+        close(kept, whole[:, mask.shape[1] - 1 : -1], LOGITS)
+        difference = (kept - cached_steps(case, scenario, mask, all_seen_later=True)).abs().amax(-1)  # (B, steps)
+        hides = ~mask.bool().all(1)
+        assert hides.any()
+        assert (difference[hides, 1:].amax(1) > 1e-3).all()
+        assert (difference[~hides] < LOGITS).all()
+        assert (difference[:, 0] == 0).all()
+
+
+def their_words(case, scenario: str) -> torch.Tensor:
+    """What the originals wrote, `(B, steps)`."""
+    return case.outputs[f"{scenario}.sequences"][:, case.inputs[f"{scenario}.input_ids"].shape[1] :]
+
+
+def their_mask(case, scenario: str) -> torch.Tensor:
+    """The mask of their first step: the given one, behind as many ones as there are tokens of pictures."""
     given = case.inputs[f"{scenario}.attention_mask"]
-    batch = case.batch(scenario)
-    inserted = batch["input_ids"].shape[1] - given.shape[1]
-    mask = torch.cat([torch.ones(len(given), inserted, dtype=torch.long), given], dim=1)
-    logits = run(case.backbone, **batch | {"attention_mask": mask}).logits[:, -1]
-    close(logits, case.logits(f"{scenario}.step_logits")[:, 0], LOGITS)
+    inserted = case.batch(scenario)["input_ids"].shape[1] - given.shape[1]
+    return torch.cat([torch.ones(len(given), inserted, dtype=torch.long), given], dim=1)
+
+
+def cached_steps(case, scenario: str, mask: torch.Tensor, all_seen_later: bool = False) -> torch.Tensor:
+    """
+    Logits `(B, steps, V)` of cached steps over what theirs wrote. `mask` `(B, T)` is that of the prompt; later steps
+    keep it, or see all keys.
+    """
+    batch, written, cache = case.batch(scenario), their_words(case, scenario), DynamicCache()
+    ids, images, found = batch["input_ids"], batch["pixel_values"], []
+    for step in written.split(1, dim=1):
+        output = run(
+            case.backbone,
+            input_ids=ids,
+            attention_mask=mask,
+            pixel_values=images,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        found.append(output.logits[:, -1])
+        ids, images = step, None
+        mask = torch.cat([torch.ones_like(mask) if all_seen_later else mask, torch.ones_like(step)], dim=1)
+    return torch.stack(found, 1)
 
 
 def unpadded(case, scenario: str) -> list[tuple[str, list[torch.Tensor], int]]:
