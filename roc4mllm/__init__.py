@@ -19,11 +19,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
 from .modeling_roc4mllm.configuration_eat import EATConfig
+from .modeling_roc4mllm.configuration_elta import ELTAConfig
 from .modeling_roc4mllm.configuration_mplug_owl2 import MPLUGOwl2Config
 from .modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from .modeling_roc4mllm.configuration_tanet import TANetConfig
 from .modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
 from .modeling_roc4mllm.modeling_eat import EATForImageAesthetics
+from .modeling_roc4mllm.modeling_elta import ELTAForImageAesthetics
 from .modeling_roc4mllm.modeling_mplug_owl2 import MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Model
 from .modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
 from .modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
@@ -43,6 +45,9 @@ AutoImageProcessor.register(MPLUGOwl2Config, image_processor_classes={"pil": MPL
 AutoConfig.register("eat", EATConfig, exist_ok=True)
 AutoModel.register(EATConfig, EATForImageAesthetics, exist_ok=True)
 AutoImageProcessor.register(EATConfig, image_processor_classes={"pil": ViTImageProcessorPil}, exist_ok=True)
+AutoConfig.register("elta", ELTAConfig, exist_ok=True)
+AutoModel.register(ELTAConfig, ELTAForImageAesthetics, exist_ok=True)
+AutoImageProcessor.register(ELTAConfig, image_processor_classes={"pil": ViTImageProcessorPil}, exist_ok=True)
 AutoConfig.register("tanet", TANetConfig, exist_ok=True)
 AutoModel.register(TANetConfig, TANetForImageAesthetics, exist_ok=True)
 AutoImageProcessor.register(TANetConfig, image_processor_classes={"pil": ViTImageProcessorPil}, exist_ok=True)
@@ -57,6 +62,8 @@ MPLUGOwl2Processor.register_for_auto_class()
 MPLUGOwl2ImageProcessor.register_for_auto_class("AutoImageProcessor")
 EATConfig.register_for_auto_class()
 EATForImageAesthetics.register_for_auto_class("AutoModel")
+ELTAConfig.register_for_auto_class()
+ELTAForImageAesthetics.register_for_auto_class("AutoModel")
 TANetConfig.register_for_auto_class()
 TANetForImageAesthetics.register_for_auto_class("AutoModel")
 
@@ -98,6 +105,8 @@ __all__ = [
     "AutoModelForImageAesthetics",
     "EATConfig",
     "EATForImageAesthetics",
+    "ELTAConfig",
+    "ELTAForImageAesthetics",
     "ImageAestheticsPipeline",
     "MPLUGOwl2Config",
     "MPLUGOwl2ForConditionalGeneration",

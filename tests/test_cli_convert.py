@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from family_weights import original
 from huggingface_hub import constants
 from tiny import photo
 
@@ -113,3 +115,48 @@ def test_config_with_a_wrong_value(capsys, here):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "32"}))
     assert "config.json of 'original' cannot be used" in error_line(capsys, "roc4mllm", "original", "native")
     assert not (here / "native").exists()
+
+
+class TestFiles:
+    """Files of weights, by the small one of ELTA; with their numbers: hub/test_convert_file.py."""
+
+    @pytest.fixture(autouse=True)
+    def file(self, here):
+        torch.save(original("elta", "TAD66K")[1], "best.pth")
+
+    def test_converted_folder_scores(self, capsys):
+        assert main(["convert", "elta", "best.pth", "native"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.splitlines()[-1] == "written to native; try: roc4mllm score PICTURES -m native"
+        first, second = scores(capsys, "native")
+        assert abs(first["score"] - second["score"]) > 1e-3
+        assert (first["score_min"], first["score_max"], first["model"]) == (0.0, 10.0, "native")
+
+    def test_calibration_of_a_tanet(self, capsys, here):
+        torch.save(original("tanet", "AVA")[1], "tanet.pth")
+        assert main(["convert", "tanet", "tanet.pth", "native", "--calibrate", "."]) == 0
+        assert "statistics of each batch" in (here / "native" / "README.md").read_text()
+        assert load_scorer("native").model.config.theme_calibrated
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            (["elta", "nowhere.pth", "native"], "there is no file 'nowhere.pth'; elta is converted from"),
+            (["elta", "original", "native"], "there is no file 'original'"),
+            (
+                ["elta", "best.pth", "native", "--dtype", "float16"],
+                "--dtype is for roc4mllm, level-words, not for elta",
+            ),
+            (["elta", "best.pth", "native", "--calibrate", "."], "--calibrate is for tanet, not for elta"),
+            (["roc4mllm", "original", "native", "--variant", "AVA"], "--variant is for tanet, eat, elta, not for roc"),
+            (["tanet", "best.pth", "native", "--calibrate", "original"], "the folder holds no picture"),
+            (["elta", "best.pth", "native", "--variant", "PARA"], "--variant: invalid choice: 'PARA'"),
+            (["elta", "best.pth", "original"], "is there and not an empty folder"),
+            (["eat", "best.pth", "native"], "checkpoint of EAT lacks patch_proj.0.weight"),
+            (["elta", "0.png", "native"], "0.png was not written by torch.save"),
+        ],
+    )
+    def test_errors_are_one_line_and_leave_nothing(self, capsys, here, arguments, reason):
+        assert reason in error_line(capsys, *arguments)
+        assert {path.name for path in here.iterdir()} == {"original", "best.pth", "0.png", "1.png"}

@@ -16,6 +16,8 @@ PUBLIC_NAMES = [
     "AutoModelForImageAesthetics",
     "EATConfig",
     "EATForImageAesthetics",
+    "ELTAConfig",
+    "ELTAForImageAesthetics",
     "ImageAestheticsPipeline",
     "MPLUGOwl2Config",
     "MPLUGOwl2ForConditionalGeneration",

@@ -1,8 +1,9 @@
 """The card of a converted checkpoint: where it comes from, its range, and whose licences hold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..processing_roc4mllm.pipeline_image_aesthetics import __version__
 
 CARD = """\
@@ -26,12 +27,12 @@ scorer("photo.jpg")["score"]
 
 Converted by roc4mllm {version} from {source}. The weights are those of its authors, in {dtype}; nothing was trained.
 Figures that are published for them are those of the paper ({paper}) and were not measured with this folder.
-
+{notes}
 ## Licences
 
 - code: Apache-2.0
 - weights: {weights_licence}
-- base model: mPLUG-Owl2 on Llama 2, Llama 2 Community License
+- base model: {base_model}
 - data: rated pictures of the authors' choice, on the terms of each data set; not included
 """
 
@@ -43,6 +44,7 @@ class Family:
     kind: str
     paper: str
     weights_licence: str
+    base_model: str
 
 
 FAMILIES = {
@@ -50,26 +52,57 @@ FAMILIES = {
         kind="ROC4MLLM on mPLUG-Owl2",
         paper="ROC4MLLM, AAAI 2026",
         weights_licence="that of the source; Apache-2.0 says the card of Ricardo-M/ROC4MLLM",
+        base_model="mPLUG-Owl2 on Llama 2, Llama 2 Community License",
     ),
     "level-words": Family(
         kind="mPLUG-Owl2 that names one of five levels, read as ROC4MLLM",
         paper="Q-Align, ICML 2024; DeQA-Score, CVPR 2025",
         weights_licence="that of the source; MIT says the card of q-future/one-align, whose authors' code is "
         "non-commercial",
+        base_model="mPLUG-Owl2 on Llama 2, Llama 2 Community License",
+    ),
+    "tanet": Family(
+        kind="TANet",
+        paper="TANet, IJCAI 2022",
+        weights_licence="none is known for the file; the repository of its authors is under Apache-2.0",
+        base_model="MobileNetV2 trained on ImageNet, ResNet-18 trained on Places365, on the terms of each",
+    ),
+    "eat": Family(
+        kind="EAT",
+        paper="EAT, ACM MM 2023",
+        weights_licence="none is known for the file; the repository of its authors says Apache-2.0 in a badge only",
+        base_model="DAT trained on ImageNet, on the terms of both",
+    ),
+    "elta": Family(
+        kind="ELTA",
+        paper="ELTA, ICML 2024",
+        weights_licence="none is known for the file; the repository of its authors says Apache-2.0 in a badge only",
+        base_model="Swin Transformer V2 trained on ImageNet, on the terms of both",
     ),
 }
 
 
-def conversion_card(family: str, config: ROC4MLLMConfig, name: str, revision: str | None, dtype: str) -> str:
+def conversion_card(
+    family: str,
+    config: Any,
+    name: str,
+    revision: str | None,
+    dtype: str,
+    *,
+    source: str | None = None,
+    notes: Sequence[str] = (),
+) -> str:
     """
     Text of the `README.md` of a converted folder.
 
     Args:
-        family (`str`): `"roc4mllm"` or `"level-words"`.
-        config ([`ROC4MLLMConfig`]): The native model's.
+        family (`str`): `"roc4mllm"`, `"level-words"`, `"tanet"`, `"eat"` or `"elta"`.
+        config ([`ROC4MLLMConfig`] or [`ImageScorerConfig`]): The native model's.
         name (`str`): Hub name of the checkpoint, or the name of its folder.
         revision (`str`, *optional*): Its commit on the Hub.
         dtype (`str`): Of the converted weights, as in `"float16"`.
+        source (`str`, *optional*): What was converted, if it has another name.
+        notes (sequence of `str`, *optional*): What else has to be known, a paragraph each.
     """
     low, high = config.score_range
     return CARD.format(
@@ -79,8 +112,9 @@ def conversion_card(family: str, config: ROC4MLLMConfig, name: str, revision: st
         low=low,
         high=high,
         version=__version__,
-        source=f"`{name}`" + (f", revision {revision}" if revision else ""),
+        source=f"`{source or name}`" + (f", revision {revision}" if revision else ""),
         dtype=dtype,
+        notes="".join(f"\n{note}\n" for note in notes),
     )
 
 

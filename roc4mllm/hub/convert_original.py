@@ -3,13 +3,14 @@ The authors' own checkpoints as native models.
 
 ```python
 >>> model = load_original("roc4mllm", state_dict, json.load(open("config.json")))
+>>> model = load_original("tanet", torch.load("tanet.pth", weights_only=True))
 ```
 
 A conversion looks at all names first and then at one weight at a time, so that a large checkpoint can go through it
 shard by shard.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from transformers import PreTrainedModel
 
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
+from . import eat_keys, elta_keys, tanet_keys
 from .eat_keys import EATConversion
+from .elta_keys import ELTAConversion
 from .mplug_owl2_keys import (
     computed_tables,
     is_left_out,
@@ -29,18 +32,20 @@ from .mplug_owl2_keys import (
     with_stars,
 )
 from .tanet_keys import TANetConversion
-from .weight_names import refuse_differences, refuse_other_dtypes
+from .weight_names import refuse_differences, refuse_other_dtypes, without_wrapper
 
 
-def load_original(family: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> PreTrainedModel:
+def load_original(
+    family: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     """
     A native model with an original's weights, in their dtype.
 
     Args:
-        family (`str`): `"roc4mllm"`, `"eat"` or `"tanet"`.
+        family (`str`): `"roc4mllm"`, `"eat"`, `"elta"` or `"tanet"`.
         state_dict (`Mapping[str, torch.Tensor]`): The original's weights by its own names.
-        config (`Mapping`): Content of its `config.json`; for a TANet, which has none, `{"variant": "AVA"}` or
-            `{"variant": "TAD66K"}`.
+        config (`Mapping`, *optional*): Content of its `config.json`, which a ROC4MLLM needs; of the other families
+            fields that differ from what the weights tell, as `{"variant": "TAD66K"}` or `{"score_range": (0, 1)}`.
 
     Returns:
         `PreTrainedModel`: The family's, in evaluation mode; its score head counts as trained.
@@ -52,7 +57,18 @@ def load_original(family: str, state_dict: Mapping[str, torch.Tensor], config: M
     """
     if family not in CONVERSIONS:
         raise ValueError(f"Unknown family {family!r}; known are {sorted(CONVERSIONS)}.")
-    conversion = CONVERSIONS[family](config)
+    state_dict = without_wrapper(state_dict)
+    return native_model(conversion_of(family, state_dict, **(config or {})), state_dict)
+
+
+def conversion_of(family: str, state_dict: Mapping[str, torch.Tensor], **fields: Any) -> Any:
+    """A family's conversion of these weights; `fields` of its config that they do not tell."""
+    config_from_weights = CONFIGS.get(family)
+    return CONVERSIONS[family](config_from_weights(state_dict, **fields) if config_from_weights else fields)
+
+
+def native_model(conversion: Any, state_dict: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The native model of a conversion, in evaluation mode, with these weights of the original."""
     conversion.check_names(state_dict)
     weights = {
         name: weight
@@ -174,7 +190,18 @@ class ROC4MLLMConversion:
             raise ValueError(f"{name} is not the table of positions that the config describes.")
 
 
-CONVERSIONS: dict[str, Any] = {"roc4mllm": ROC4MLLMConversion, "eat": EATConversion, "tanet": TANetConversion}
+CONVERSIONS: dict[str, Any] = {
+    "roc4mllm": ROC4MLLMConversion,
+    "eat": EATConversion,
+    "elta": ELTAConversion,
+    "tanet": TANetConversion,
+}
+# Families whose weights tell their config.
+CONFIGS: dict[str, Callable[..., dict[str, Any]]] = {
+    "eat": eat_keys.config_from_weights,
+    "elta": elta_keys.config_from_weights,
+    "tanet": tanet_keys.config_from_weights,
+}
 
 
-__all__ = ["ROC4MLLMConversion", "load_original"]
+__all__ = ["ROC4MLLMConversion", "conversion_of", "load_original", "native_model"]

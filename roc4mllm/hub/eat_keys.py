@@ -18,7 +18,7 @@ from ..modeling_roc4mllm.attention_eat import relative_table, shift_mask
 from ..modeling_roc4mllm.configuration_eat import EATConfig
 from ..modeling_roc4mllm.modeling_eat import EATForImageAesthetics
 from .mplug_owl2_keys import refuse_missing
-from .weight_names import refuse_differences
+from .weight_names import refuse_differences, refuse_other_dtypes
 
 # `{s}` stands for the number of a stage, `{b}` for that of a block. Ours end in `.weight`, `.bias` or nothing.
 BLOCK, ATTENTION, MLP = "stages.{s}.blocks.{b}", "stages.{s}.blocks.{b}.attention", "stages.{s}.blocks.{b}.mlp"
@@ -70,7 +70,7 @@ FIELDS = {
     "legacy_batch_mixing": "legacy_batch_mixing",  # ours, as is `score_range` below
 }
 OFFSET_KERNELS = (9, 7, 5, 3)  # fixed in the original
-VOTES, TAD66K = (1.0, 10.0), (0.0, 1.0)  # score ranges of ten values (AVA) and of one (TAD66K, divided by 10)
+VOTES, TAD66K = (1.0, 10.0), (0.0, 10.0)  # score ranges of ten values (AVA), and of one, learnt as a tenth of a score
 
 
 class EATConversion:
@@ -79,7 +79,7 @@ class EATConversion:
 
     Args:
         config (`Mapping`): Fields of the original's config, as [`config_from_weights`] reads them off its weights.
-            `score_range` may be added: by default (1, 10) for ten outputs and (0, 1) for one, whose labels were
+            `score_range` may be added: by default (1, 10) for ten outputs and (0, 10) for one, whose labels were
             scores of TAD66K divided by 10.
 
     Attributes:
@@ -133,8 +133,7 @@ class EATConversion:
             return {}
         if name not in self.names:
             raise ValueError(f"Unknown weight {name!r}.")
-        if not weight.is_floating_point():
-            raise ValueError(f"{name} has dtype {weight.dtype}; expected float32, float16 or bfloat16.")
+        refuse_other_dtypes({name: weight.dtype})
         ours = self.names[name]
         value = native_layout(name, weight, like=self.shapes[ours])
         if value.shape != self.shapes[ours]:
@@ -219,13 +218,16 @@ def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -
             published sizes, and with `use_conv_patches` not `patch_size`, taken to be 4.
 
     Raises:
-        ValueError: If these are not the weights of an EAT or DAT model.
+        ValueError: If these are not the weights of an EAT model.
     """
+    if all(name in fields for name in REQUIRED):
+        return fields
     refuse_missing("A checkpoint of EAT", state_dict, ("patch_proj.0.weight", "cls_head.weight"))
     numbers = [match for name in state_dict if (match := re.match(r"stages\.(\d+)\.attns\.(\d+)\.", name))]
     depths = [0] * (1 + max((int(match[1]) for match in numbers), default=-1))
     for match in numbers:
         depths[int(match[1])] = max(depths[int(match[1])], int(match[2]) + 1)
+    refuse_incomplete(state_dict, len(depths))
     stem = state_dict["patch_proj.0.weight"].shape  # (C, channels, kernel, kernel)
     overlap = len(depths) > 1 and state_dict["down_projs.0.0.weight"].shape[-1] == 3
     stages = [stage_fields(state_dict, stage, depth) for stage, depth in enumerate(depths)]
@@ -248,6 +250,22 @@ def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -
     }
 
 
+def refuse_incomplete(state_dict: Mapping[str, torch.Tensor], num_stages: int) -> None:
+    """Raise a `ValueError` if weights are missing whose shapes tell the config, or these are weights of a DAT."""
+    stages = range(max(num_stages, 1))
+    needed = [f"stages.{stage}.attns.0.proj_out.bias" for stage in stages]
+    needed += [f"down_projs.{stage}.0.weight" for stage in stages[:-1]]
+    if not any(name.endswith("linear1.weight") for name in state_dict):
+        needed.append("stages.0.mlps.0.chunk.linear1.weight")
+    refuse_missing("A checkpoint of EAT", state_dict, needed)
+    has_offsets = any(name.endswith("conv_offset.0.weight") for name in state_dict)
+    if has_offsets and not any(".ref_point14." in name for name in state_dict):
+        raise ValueError(
+            "These are weights of a DAT: they lack reference points (ref_point14), and so score nothing. They can "
+            "begin a training: roc4mllm.hub.eat_keys.load_dat_weights."
+        )
+
+
 def stage_fields(state_dict: Mapping[str, torch.Tensor], stage: int, depth: int) -> dict[str, Any]:
     """Fields of one stage by the original's names, and `side`, the features along a picture's side, where known."""
     blocks = [
@@ -256,6 +274,8 @@ def stage_fields(state_dict: Mapping[str, torch.Tensor], stage: int, depth: int)
     ]
     spec = ["D" if "proj_q.weight" in block else "S" if "attn_mask" in block else "L" for block in blocks]
     found = {name: weight for block in blocks for name, weight in block.items()}
+    if "D" in spec:
+        refuse_missing(f"Stage {stage} of an EAT checkpoint", found, ("conv_offset.0.weight",))
     width = len(found["proj_out.bias"])
     local, table = found.get("relative_position_bias_table"), found.get("rpe_table")
     window = 7 if local is None else (int(len(local) ** 0.5) + 1) // 2
@@ -293,7 +313,7 @@ def original_name(name: str, config: EATConfig) -> str:
 
 def native_layout(name: str, weight: torch.Tensor, like: torch.Size) -> torch.Tensor:
     """An original's weight as ours is laid out: 1 × 1 convolutions are linear maps, tables have heads first."""
-    if name.endswith("relative_position_bias_table"):
+    if name.endswith("relative_position_bias_table") and weight.ndim == 2:
         side = int(len(weight) ** 0.5)
         return weight.T.reshape(-1, side, side)  # (K, 2 w − 1, 2 w − 1)
     if weight.ndim == 4 and len(like) == 2 and weight.shape[2:] == (1, 1):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics
+from ..modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics, logger
 
 
 @torch.no_grad()
@@ -69,6 +69,7 @@ def effect_against_legacy(model: TANetForImageAesthetics, batches: Iterable[torc
     config = model.config
     before, kinds = config.legacy_batch_mixing, (False, True)
     scores: dict[bool, list[torch.Tensor]] = {kind: [] for kind in kinds}
+    logger.disabled = True  # the legacy mode warns, and is meant here
     try:
         for pixel_values in batches:
             for kind in kinds:
@@ -76,6 +77,7 @@ def effect_against_legacy(model: TANetForImageAesthetics, batches: Iterable[torc
                 scores[kind].append(model(pixel_values.to(model.device, model.dtype)).scores[:, 0])
     finally:
         config.legacy_batch_mixing = before
+        logger.disabled = False
     ours, theirs = (torch.cat(scores[kind]).double() for kind in kinds)  # (num_pictures,) each
     ranks = torch.stack([values.argsort().argsort().double() for values in (ours, theirs)])  # (2, num_pictures)
     return {"srcc": ranks.corrcoef()[0, 1].item(), "mean_shift": (ours - theirs).mean().item()}

@@ -14,7 +14,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..modeling_roc4mllm.configuration_tanet import TANetConfig
 from ..modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics
-from .weight_names import refuse_differences
+from .mplug_owl2_keys import refuse_missing
+from .weight_names import refuse_differences, refuse_other_dtypes
 
 # `theme_calibrated`: the statistics of a batch are computed anew in each forward pass and never stored.
 # TAD66K is rated from 1 to 10 and learnt as a tenth of that.
@@ -22,6 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "AVA": {"num_levels": 10, "score_range": (1.0, 10.0), "theme_calibrated": False},
     "TAD66K": {"num_levels": 1, "score_range": (0.0, 10.0), "theme_activation": "softmax"},
 }
+OPTIONS = ("legacy_batch_mixing", "score_range")
 RESAMPLE = {"AVA": Image.Resampling.BICUBIC, "TAD66K": Image.Resampling.BILINEAR}
 UNUSED = {"TAD66K": {"tygertnet.relu7.weight"}}  # the activation that softmax stands in for
 
@@ -74,18 +76,39 @@ def translated(name: str, table: Mapping[str, str]) -> str | None:
     return f"{table[stem]}{dot}{ending}" if stem in table else None
 
 
+def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -> dict[str, Any]:
+    """
+    What [`TANetConversion`] has to know: the variant, by the values that the head gives.
+
+    Args:
+        state_dict (`Mapping[str, torch.Tensor]`): The original's weights.
+        **fields: What is known otherwise.
+
+    Raises:
+        ValueError: If these are not the weights of a TANet model.
+    """
+    refuse_missing("A checkpoint of TANet", state_dict, ("head.2.weight",))
+    num_levels = len(state_dict["head.2.weight"])
+    found = [variant for variant, options in VARIANTS.items() if options["num_levels"] == num_levels]
+    if not found and "variant" not in fields:
+        raise ValueError(f"The head gives {num_levels} values; those of TANet give 10 (AVA) or 1 (TAD66K).")
+    return {"variant": "".join(found)} | fields
+
+
 class TANetConversion:
     """
     TANet (IJCAI 2022).
 
     Args:
-        config (`Mapping`): `variant`, `"AVA"` or `"TAD66K"`, and, if wanted, `legacy_batch_mixing`.
+        config (`Mapping`): `variant`, `"AVA"` or `"TAD66K"`, and, if wanted, `legacy_batch_mixing` and another
+            `score_range` than (1, 10) or (0, 10).
 
     Attributes:
         config ([`TANetConfig`]): The native model's.
         shapes (`dict[str, torch.Size]`): Shapes of the native model's weights by name.
-        image_processor ([`~transformers.ViTImageProcessorPil`]): Prepares pictures as the authors test: the whole
-            picture stretched to 224 × 224 pixels.
+        image_processor ([`~transformers.ViTImageProcessorPil`]): The whole picture stretched to 224 × 224 pixels, as
+            the authors test on AVA; statistics of ImageNet. For TAD66K they train on random 224 × 224 of 256 × 256
+            pixels; that they test on the whole is assumed.
 
     Raises:
         ValueError: If the variant is unknown.
@@ -101,8 +124,7 @@ class TANetConversion:
                 f"'AVA'}}; got {self.variant!r}."
             )
         self.config = TANetConfig(
-            **VARIANTS[self.variant],
-            legacy_batch_mixing=config.get("legacy_batch_mixing", False),
+            **VARIANTS[self.variant] | {name: config[name] for name in OPTIONS if name in config},
             score_head_trained=True,
         )
         with torch.device("meta"):
@@ -144,9 +166,11 @@ class TANetConversion:
                 f"{name} has shape {tuple(weight.shape)}; the {self.variant} variant has "
                 f"{tuple(self.shapes[native])} for {native}."
             )
-        if weight.is_floating_point() == name.endswith("num_batches_tracked"):
-            raise ValueError(f"{name} has dtype {weight.dtype}; expected float weights and whole numbers of batches.")
+        if not name.endswith("num_batches_tracked"):
+            refuse_other_dtypes({name: weight.dtype})
+        elif weight.is_floating_point():
+            raise ValueError(f"{name} has dtype {weight.dtype}; expected a whole number of batches.")
         return {native: weight}
 
 
-__all__ = ["TANetConversion"]
+__all__ = ["TANetConversion", "config_from_weights"]

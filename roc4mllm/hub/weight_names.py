@@ -21,6 +21,13 @@ def refuse_differences(found: Iterable[str], expected: Iterable[str]) -> None:
         raise ValueError(f"These are not the weights that the config describes: {text}.")
 
 
+def without_wrapper(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights without the `module.` in front of all names that `nn.DataParallel` leaves there."""
+    if all(name.startswith("module.") for name in state_dict):
+        return {name.removeprefix("module."): weight for name, weight in state_dict.items()}
+    return dict(state_dict)
+
+
 def refuse_other_dtypes(dtypes: Mapping[str, torch.dtype]) -> None:
     """
     Raise a `ValueError` that names weights which are quantised, or in double precision.
@@ -37,4 +44,4 @@ def shortened(names: list[str], most: int = 8) -> str:
     return f"{', '.join(names[:most])}{', …' if len(names) > most else ''} ({len(names)})"
 
 
-__all__ = ["DTYPES", "refuse_differences", "refuse_other_dtypes"]
+__all__ = ["DTYPES", "refuse_differences", "refuse_other_dtypes", "without_wrapper"]

@@ -16,7 +16,7 @@ RESNET18 = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths"
 class TANetConfig(ImageScorerConfig):
     r"""
     The defaults are those of the variant for AVA. The one for TAD66K has `num_levels=1`, `score_range=(0, 10)` and
-    `theme_activation="softmax"`.
+    `theme_activation="softmax"`: its labels were scores divided by 10, so that its scores are in the data set's units.
 
     Args:
         mobilenet_config (`dict` or [`~transformers.MobileNetV2Config`], *optional*):

@@ -241,8 +241,9 @@ class EATForImageAesthetics(EATPreTrainedModel, ImageScorer):
     EAT with a head of `num_levels` values per attribute.
 
     The ten values of the authors' weights for AVA are no logits: no softmax follows them, and the score is Σ i o_i.
-    The one value of those for TAD66K is the score. Converted, both have `raw_head=True`; where such a score leaves
-    the range, it is set to the range's end, and `logits` still holds the values.
+    The one value of those for TAD66K is a tenth of the score: with a range of (0, 10), 0 is its lowest score and 1 its
+    highest. Converted, both have `raw_head=True`; where such a score leaves the range, it is set to the range's end,
+    and `logits` still holds the values.
 
     Args:
         config ([`EATConfig`]): Configuration.
@@ -257,6 +258,13 @@ class EATForImageAesthetics(EATPreTrainedModel, ImageScorer):
     def aesthetic_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Mean features, `(B, hidden_size)`."""
         return self.eat(pixel_values).pooler_output
+
+    def read_levels(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in the parent; a raw single value is the score's place in its range, 0 lowest and 1 highest."""
+        if self.config.num_levels > 1 or not self.config.raw_head:
+            return super().read_levels(logits)
+        low, high = self._ends(logits)  # (A,)
+        return low + (high - low) * logits[..., 0], None
 
 
 def drop_path_rates(config: EATConfig) -> list[list[float]]:

@@ -95,9 +95,14 @@ class TestLoadOriginal:
     def test_one_output_is_a_score_of_tad66k(self):
         weights = original_weights(native_model(num_classes=1))
         one = load_original("eat", weights, CONFIG | {"num_classes": 1}).config
-        assert (one.num_levels, one.score_range) == (1, [0.0, 1.0])
-        other = load_original("eat", weights, CONFIG | {"num_classes": 1, "score_range": (0, 10)}).config
-        assert other.score_range == [0, 10]
+        assert (one.num_levels, one.score_range) == (1, [0.0, 10.0])
+        other = load_original("eat", weights, CONFIG | {"num_classes": 1, "score_range": (0, 1)}).config
+        assert other.score_range == [0, 1]
+
+    def test_config_is_read_off_the_weights(self, native, weights):
+        found = load_original("eat", {f"module.{name}": weight for name, weight in weights.items()})
+        assert found.config.score_range == [1.0, 10.0]
+        torch.testing.assert_close(logits(found), logits(native), atol=1e-5, rtol=1e-6)
 
     def test_without_tables(self, native, weights):
         kept = {name: weight for name, weight in weights.items() if not name.endswith(("_index", "attn_mask"))}
@@ -129,7 +134,7 @@ class TestWhatDoesNotFit:
                 r"cls_head.weight has shape \(5, 16\).*\(10, 16\) for score_head.weight",
             ),
             (f"{ATTENTION}.rpe_table", lambda w: w[:, 1:], r"\(4, 14, 15\).*\(4, 15, 15\)"),
-            ("cls_norm.norm.bias", lambda w: w.long(), "dtype torch.int64"),
+            ("cls_norm.norm.bias", lambda w: w.long(), r"cls_norm\.norm\.bias \(torch\.int64\)"),
             ("stages.0.attns.1.attn_mask", lambda w: w * 2, "not the table"),
             ("stages.1.attns.0.relative_position_index", lambda w: w.T, "not the table"),
         ],
@@ -172,6 +177,19 @@ class TestConfigFromWeights:
     def test_other_weights(self):
         with pytest.raises(ValueError, match="checkpoint of EAT lacks patch_proj.0.weight, cls_head.weight"):
             config_from_weights({"fc.weight": torch.zeros(2, 2)})
+
+    def test_any_missing_weight_is_told(self, weights):
+        for name in weights:
+            # tables are computed; without `rpe_table` it is another model, of the same authors' options
+            if not name.endswith(("_index", "attn_mask", "rpe_table")):
+                kept = {other: weight for other, weight in weights.items() if other != name}
+                with pytest.raises(ValueError, match="lacks|missing|weights of a DAT"):
+                    load_original("eat", kept)
+
+    def test_weights_of_dat_are_no_scorer(self, weights):
+        kept = {name: weight for name, weight in weights.items() if ".ref_point14." not in name}
+        with pytest.raises(ValueError, match="weights of a DAT.*load_dat_weights"):
+            load_original("eat", kept | {"cls_head.weight": torch.zeros(1000, 16), "cls_head.bias": torch.zeros(1000)})
 
 
 class TestDAT:

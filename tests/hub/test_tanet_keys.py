@@ -6,7 +6,14 @@ from PIL import Image
 
 from roc4mllm import TANetForImageAesthetics
 from roc4mllm.hub.convert_original import load_original
-from roc4mllm.hub.tanet_keys import NATIVE_STEMS, ORIGINAL_STEMS, UNUSED, TANetConversion, translated
+from roc4mllm.hub.tanet_keys import (
+    NATIVE_STEMS,
+    ORIGINAL_STEMS,
+    UNUSED,
+    TANetConversion,
+    config_from_weights,
+    translated,
+)
 
 
 @pytest.fixture(scope="module", params=["AVA", "TAD66K"])
@@ -87,8 +94,25 @@ def test_config_and_preparation(conversion):
     assert pixel_values.abs().max() < 0.01  # the mean colour of ImageNet
 
 
-def test_legacy_mode_can_be_asked_for():
-    assert TANetConversion({"variant": "AVA", "legacy_batch_mixing": True}).config.legacy_batch_mixing
+def test_options():
+    config = TANetConversion({"variant": "AVA", "legacy_batch_mixing": True, "score_range": (0, 9)}).config
+    assert config.legacy_batch_mixing
+    assert config.score_range == [0, 9]
+
+
+@pytest.mark.parametrize(("levels", "variant"), [(10, "AVA"), (1, "TAD66K")])
+def test_the_head_tells_the_variant(levels, variant):
+    assert config_from_weights({"head.2.weight": torch.zeros(levels, 30)}, score_range=(0, 1)) == {
+        "variant": variant,
+        "score_range": (0, 1),
+    }
+
+
+def test_other_weights():
+    with pytest.raises(ValueError, match=r"checkpoint of TANet lacks head\.2\.weight"):
+        config_from_weights({"fc.weight": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="head gives 5 values; those of TANet give 10"):
+        config_from_weights({"head.2.weight": torch.zeros(5, 30)})
 
 
 def test_unknown_and_missing_names_are_told(conversion, names):
@@ -104,7 +128,7 @@ def test_unknown_and_missing_names_are_told(conversion, names):
     ("name", "weight", "message"),
     [
         ("head.2.weight", torch.zeros(7, 30), r"head\.2\.weight has shape \(7, 30\).*\(10, 30\) for score_head"),
-        ("head.2.bias", torch.zeros(10, dtype=torch.int8), "dtype torch.int8"),
+        ("head.2.bias", torch.zeros(10, dtype=torch.int8), r"head\.2\.bias \(torch\.int8\)"),
         ("res365_last.bn1.num_batches_tracked", torch.zeros(()), "dtype torch.float32"),
         ("head.9.bias", torch.zeros(10), "Unknown weight 'head.9.bias'"),
     ],

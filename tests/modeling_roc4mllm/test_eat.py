@@ -245,7 +245,7 @@ class TestHeads:
         output = run(model, prepare(PICTURES, scores=[1.0, 2.0, 3.0]))
         value = output.logits[..., 0]
         assert value.diff(dim=0).abs().min() > 1e-3
-        torch.testing.assert_close(output.scores, value.clamp(1, 5) if raw_head else 1 + 4 * value.sigmoid())
+        torch.testing.assert_close(output.scores, 1 + 4 * (value.clamp(0, 1) if raw_head else value.sigmoid()))
         assert output.distribution is output.std is output.ce_loss is output.emd_loss is None
         torch.testing.assert_close(output.loss, output.smooth_l1_loss)
 
