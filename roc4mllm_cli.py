@@ -94,7 +94,8 @@ def add_score(commands: Commands) -> None:
         description="Score pictures: one row per input, in input order. A picture that cannot be scored is a row with "
         "an error text and no score. Pictures are only read.",
         epilog="Without -o: a table on a terminal, one JSON object per line into a pipe. The columns are path, score, "
-        "normalized, std, score_min, score_max, further attributes, model, revision, version, error.",
+        "normalized, std, score_min, score_max, further attributes, model, revision, version, error; with "
+        "--personal also general_score.",
         allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a folder, a quoted glob or a URL")
@@ -108,6 +109,7 @@ def add_score(commands: Commands) -> None:
     parser.add_argument("--recursive", action="store_true", help="search the sub-folders of folders too")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if any input failed")
     parser.add_argument("--alias", metavar="NAME", help="write the score a second time as NAME, as in aesthetic_score")
+    parser.add_argument("--personal", metavar="FILE", help="score by one person's taste, which `personalize` wrote")
     parser.add_argument("--allow-untrained", action="store_true", help="score with a head that was never trained")
 
 
@@ -255,6 +257,56 @@ def add_convert(commands: Commands) -> None:
     parser.add_argument("--calibrate", metavar="DIR", help="pictures for tanet, a few hundred like those to be scored")
 
 
+def add_personalize(commands: Commands) -> None:
+    """`roc4mllm personalize`: one person's ratings to their own scorer."""
+    parser = commands.add_parser(
+        "personalize",
+        help="fit a scorer to one person's ratings",
+        description="Fit a small head on a model's features to 10 or 100 ratings of one person, and write it to a "
+        "file of a few kB for `roc4mllm score --personal`. The model stays as it is. Prints how well the personal "
+        "score ranks pictures that the head never saw, beside the general score.",
+        epilog="RATINGS has path and score, as for `evaluate`. A column rater (or rater_id, worker, user) tells "
+        "several people apart. A picture that cannot be scored is named and left out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a Hub name, a folder, or roc4mllm-tiny (the bundled one)")
+    parser.add_argument(
+        "ratings", metavar="RATINGS", help="a .csv, .json, .jsonl or .parquet file with path and score"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--rater", metavar="NAME", help="whose ratings to take, where they are of several people")
+    parser.add_argument("--attribute", metavar="NAME", help="what was rated (default: the model's main attribute)")
+    parser.add_argument(
+        "--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="range of the ratings, if not the model's"
+    )
+    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures (default: that of the file)")
+    parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")
+    parser.add_argument("--num-workers", type=at_least(0), default=0, metavar="N", help="processes that read pictures")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the model's own choice)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    parser.add_argument("--allow-untrained", action="store_true", help="accept a head that was never trained")
+
+
+def add_explain(commands: Commands) -> None:
+    """`roc4mllm explain`: what a model looked at."""
+    parser = commands.add_parser(
+        "explain",
+        help="draw what a score rests on",
+        description="Draw over a photograph what the model looked at, and beside it the score and its levels. "
+        "ROC4MLLM: attention from the score position to the image. EAT: sampling points and where they were moved "
+        "from. TANet: how alike the colours are. Other models: how strongly the score reacts to each part.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="a picture or a URL")
+    parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
+    parser.add_argument("-o", "--output", required=True, metavar="PNG", help="the .png file to write")
+    parser.add_argument("--attribute", metavar="NAME", help="which score (default: the model's main attribute)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the model's own choice)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    parser.add_argument("--allow-untrained", action="store_true", help="explain a head that was never trained")
+
+
 def add_models(commands: Commands) -> None:
     """`roc4mllm models`: what there is to score with."""
     parser = commands.add_parser(
@@ -266,7 +318,9 @@ def add_models(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-COMMANDS = (add_score, add_filter, add_train, add_evaluate, add_convert, add_models)
+COMMANDS = (
+    add_score, add_filter, add_train, add_evaluate, add_personalize, add_explain, add_convert, add_models,
+)  # fmt: skip
 
 
 class Version(argparse.Action):

@@ -14,8 +14,11 @@ from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
+from ..inference.personal_scorer import PersonalScorer
+from ..inference.personal_taste import PersonalTaste
 from ..inference.score_files import PictureInput, expand_inputs, score_inputs
 from ..inference.score_table import (
+    GENERAL_SCORE,
     Row,
     TableFile,
     attribute_column,
@@ -33,11 +36,14 @@ def run(args: argparse.Namespace) -> int:
     """Score `args.paths`; 1 if something failed and `args.strict`, else 0."""
     # What is wrong with the arguments is said before a model is loaded and hours are spent.
     output = None if args.output is None else check_output(args.output)
-    table_columns(args.attributes or [], args.alias)
+    table_columns(args.attributes or [], args.alias, args.personal is not None)
+    taste = None if args.personal is None else PersonalTaste.load(args.personal)
     inputs = expand_inputs(args.paths, recursive=args.recursive)
     scorer = load(args)
     attributes = choose_attributes(args.attributes, scorer.model.config)
-    columns = table_columns(attributes, args.alias)
+    if taste is not None:
+        scorer = personal(scorer, taste, args.personal, attributes)
+    columns = table_columns(attributes, args.alias, taste is not None)
 
     def score_into(write: Callable[[Row], None]) -> list[Row]:
         return score_rows(args, scorer, inputs, attributes, write)
@@ -94,6 +100,16 @@ def choose_attributes(wanted: Sequence[str] | None, config: Any) -> list[str]:
     return list(wanted or known)
 
 
+def personal(scorer: Any, taste: PersonalTaste, file: str, attributes: Sequence[str]) -> PersonalScorer:
+    """The scorer by a taste; whatever does not fit names the file."""
+    try:
+        by_taste = PersonalScorer(scorer, taste)
+        by_taste.check_first(attributes)
+    except ValueError as error:
+        raise ValueError(f"{file!r}: {error}") from error
+    return by_taste
+
+
 def score_rows(
     args: argparse.Namespace,
     scorer: Any,
@@ -146,7 +162,8 @@ def format_table(rows: Sequence[Row], attributes: Sequence[str]) -> str:
     Returns:
         `str`: lines without colour or markup. Numbers have 3 to 4 digits. Control characters are escaped.
     """
-    columns = ["score", "normalized", "std", *map(attribute_column, attributes[1:])]
+    model_columns = [GENERAL_SCORE, "normalized"] if GENERAL_SCORE in rows[0] else ["normalized", "std"]
+    columns = ["score", *model_columns, *map(attribute_column, attributes[1:])]
     highest = dict.fromkeys(columns, float(rows[0]["score_max"])) | {"normalized": 1.0}
     highest |= {attribute_column(name): high for name, (_, high) in attribute_ranges(rows[0], attributes).items()}
     decimals = {name: decimals_for(highest[name]) for name in columns}

@@ -16,7 +16,9 @@ from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipel
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
 
 
-def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> ImageAestheticsPipeline:
+def load_scorer(
+    model: Any = None, backbone: Any = None, personal: Any = None, **kwargs: Any
+) -> ImageAestheticsPipeline:
     """
     The image-aesthetics pipeline on a model, without trusting any code in the model's folder.
 
@@ -31,14 +33,22 @@ def load_scorer(model: Any = None, backbone: Any = None, **kwargs: Any) -> Image
         backbone (`str`, `os.PathLike` or `PreTrainedModel`, *optional*):
             For an adapter: stands in for the model that it was trained on, where that has moved. One in its authors'
             format is converted as above, whether it is given or named by the adapter.
+        personal (`str`, `os.PathLike` or [`PersonalTaste`], *optional*):
+            File of one person's taste, as `roc4mllm personalize` writes it: the scores become that person's, and
+            records also hold `general_score`.
         **kwargs:
             As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `batch_size`,
             `num_workers`, `allow_untrained`, …
 
     Raises:
-        ValueError: If the model cannot score pictures, was never trained to, or lacks its processor.
+        ValueError: If the model cannot score pictures, was never trained to, or lacks its processor, or the taste was
+            made for another.
         OSError: If there is no such model, or not the one that an adapter was trained on.
     """
+    if personal is not None:
+        from .personal_scorer import PersonalScorer  # most scorers are nobody's
+
+        return PersonalScorer(load_scorer(model, backbone, **kwargs), personal)
     if model is None:
         model = BUNDLED_CHECKPOINT
     if isinstance(model, os.PathLike):

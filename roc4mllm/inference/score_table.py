@@ -6,11 +6,9 @@ from 0 to 1. A row that failed has an `error` text and no score. Files are writt
 final one and moved there at the end, so that a file under the final name is always whole.
 """
 
-import contextlib
 import csv
 import importlib.util
 import io
-import itertools
 import json
 import math
 import os
@@ -20,7 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .whole_files import check_writable, create_partial
+
 SCORE_COLUMNS = ("path", "score", "normalized", "std", "score_min", "score_max")
+GENERAL_SCORE = "general_score"  # the model's own, beside that of a personal taste
 ORIGIN_COLUMNS = ("model", "revision", "version", "error")
 TEXT_COLUMNS = ("path", *ORIGIN_COLUMNS)
 JSON_ONLY = ("higher_is_better", "distribution", "attribute_ranges")  # what a JSON line tells beyond the columns
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 # Columns and rows ----------------------------------------------------------------------------------------------------
 
 
-def table_columns(attributes: Sequence[str], alias: str | None = None) -> list[str]:
+def table_columns(attributes: Sequence[str], alias: str | None = None, personal: bool = False) -> list[str]:
     """
     The columns of a table, in order.
 
@@ -40,6 +41,8 @@ def table_columns(attributes: Sequence[str], alias: str | None = None) -> list[s
             What was scored, the main attribute (whose column is `score`) first.
         alias (`str`, *optional*):
             Name under which the score stands a second time.
+        personal (`bool`, *optional*, defaults to `False`):
+            Whether the scores are those of a personal taste, beside which the model's own stands.
 
     Returns:
         `list[str]`: the columns.
@@ -47,7 +50,8 @@ def table_columns(attributes: Sequence[str], alias: str | None = None) -> list[s
     Raises:
         ValueError: If two columns would have one name.
     """
-    columns = [*SCORE_COLUMNS, *([alias] if alias else []), *map(attribute_column, attributes[1:]), *ORIGIN_COLUMNS]
+    further = [*([GENERAL_SCORE] if personal else []), *([alias] if alias else [])]
+    columns = [*SCORE_COLUMNS, *further, *map(attribute_column, attributes[1:]), *ORIGIN_COLUMNS]
     if twice := sorted({name for name in columns if columns.count(name) > 1 or name in JSON_ONLY}):
         raise ValueError(f"the table already has a column {', '.join(twice)}: choose another --alias or attribute")
     return columns
@@ -55,7 +59,7 @@ def table_columns(attributes: Sequence[str], alias: str | None = None) -> list[s
 
 def attribute_column(attribute: str) -> str:
     """The column of an attribute: its name, or `attribute_<name>` where the table uses that name itself."""
-    taken = attribute in (*SCORE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY)
+    taken = attribute in (*SCORE_COLUMNS, GENERAL_SCORE, *ORIGIN_COLUMNS, *JSON_ONLY)
     return f"attribute_{attribute}" if taken else attribute
 
 
@@ -74,14 +78,16 @@ def make_row(path: str, record: Mapping[str, Any], attributes: Sequence[str], al
             As in `table_columns`.
 
     Returns:
-        `dict`: a value for each of `table_columns(attributes, alias)`, None where there is none, then those of
-        JSON_ONLY that the record holds.
+        `dict`: a value for each of `table_columns(attributes, alias, personal)`, None where there is none, then those
+        of JSON_ONLY that the record holds.
     """
     low, high = record["score_range"] or (None, None)
     values = record["attributes"] or {}
     score = _finite(record["score"])
     row = {"path": path, "score": score, "normalized": _finite(record["normalized"]), "std": _finite(record["std"])}
     row |= {"score_min": low, "score_max": high}
+    if GENERAL_SCORE in record:
+        row[GENERAL_SCORE] = _finite(record[GENERAL_SCORE])
     if alias:
         row[alias] = score
     row |= {attribute_column(name): _finite(values.get(name)) for name in attributes[1:]}
@@ -212,7 +218,7 @@ class TableFile:
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
-        self.partial = _create_partial(path)
+        self.partial = create_partial(path)
         self.rows = 0
         self._writer = WRITERS[check_format(path)](self.partial, columns)
 
@@ -248,16 +254,8 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         ImportError: If the format needs a library that is not installed.
         OSError: If the file cannot be written there.
     """
-    file = Path(os.path.realpath(path))
-    check_format(file)
-    if file.is_dir() or (file.exists() and not os.access(file, os.W_OK)):
-        raise PermissionError(f"cannot write {str(path)!r}: it is a folder or a file without write permission")
-    try:
-        _create_partial(file).unlink()
-    except OSError as error:
-        reason = f"{error.strerror}; name a file in a folder that exists and that you may write to"
-        raise OSError(f"cannot write {str(path)!r}: {reason}") from None
-    return file
+    check_format(Path(os.path.realpath(path)))
+    return check_writable(path)
 
 
 def check_format(path: Path) -> str:
@@ -268,16 +266,6 @@ def check_format(path: Path) -> str:
     if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ImportError(f"{path.name!r} needs pyarrow: pip install 'roc4mllm[data]', or choose .csv or .jsonl")
     return ending
-
-
-def _create_partial(path: Path) -> Path:
-    """A new file beside `path`; not by `tempfile`, whose files stay closed to other users after they are renamed."""
-    for number in itertools.count(1):
-        partial = path.with_name(f"{path.stem}.partial{number}{path.suffix}")
-        with contextlib.suppress(FileExistsError):
-            partial.open("x").close()
-            break
-    return partial
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

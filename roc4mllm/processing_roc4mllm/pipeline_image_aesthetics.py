@@ -50,6 +50,7 @@ class ImageAestheticsPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
     _pipeline_calls_generate = False
+    _row_values: tuple[str, ...] = ("scores", "std", "distribution")  # what a raw result holds of the output
 
     def __init__(self, model, *args, allow_untrained: bool = False, **kwargs):
         check_scorer(model, allow_untrained)
@@ -194,11 +195,15 @@ class ImageAestheticsPipeline(Pipeline):
             return Batch(inputs.sources, inputs.errors, moved)
         return super()._ensure_tensor_on_device(inputs, device)
 
+    def _score(self, inputs):
+        """The model's output; a scorer with something to add overwrites this."""
+        return self.model(**inputs)
+
     def _forward(self, batch: Batch, text=False, forced=True, max_new_tokens=64, **preprocess_params) -> list[dict]:
         """Raw results of each good picture: `(A,)` scores, std, `(A, N)` distribution."""
-        output = self.model(**batch.inputs.to(self.model.dtype))  # of the floating point inputs only
+        output = self._score(batch.inputs.to(self.model.dtype))  # of the floating point inputs only
         # one transfer per batch: (B, A), (B, A), (B, A, N)
-        values = {name: output[name].cpu() for name in ("scores", "std", "distribution") if name in output}
+        values = {name: output[name].cpu() for name in self._row_values if name in output}
         values["finite"] = finite_rows(output).cpu()  # (B, A)
         rows: list[dict] = [{name: value[row] for name, value in values.items()} for row in range(len(output.scores))]
         if text:

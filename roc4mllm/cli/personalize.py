@@ -1,0 +1,199 @@
+"""`roc4mllm personalize`: one person's ratings to a small file that `roc4mllm score --personal` applies."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..inference.personal_scorer import read_features
+from ..inference.personal_taste import Array, PersonalTaste, fit_taste, in_words
+from ..inference.score_table import shown
+from ..inference.whole_files import check_writable
+from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
+from ..trainer.image_aesthetics_metric.score_agreement import srcc
+from ..trainer.metrics_aesthetics import Measurement, Statistic, measure
+from ..trainer.rating_data import RatedPictures, read_ratings
+from ..trainer.rating_sources import open_source
+from .evaluate import in_options
+from .score import choose_attributes, load
+
+RATER_COLUMNS = ("rater", "rater_id", "worker", "user", "user_id")
+BOOTSTRAPS = 1000
+Row = dict[str, Any]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit the taste behind `args.ratings`, write it and say what it is worth."""
+    output = check_output(args.output)
+    try:
+        open_source(args.ratings, None)  # a wrong path is told before a model is loaded
+        scorer = load(args)
+        attribute = choose_attributes(args.attribute and [args.attribute], scorer.model.config)[0]
+        rows, notes = read_rows(args, scorer.model.config, attribute)
+    except ValueError as error:
+        raise ValueError(in_options(str(error))) from error
+    rows, features, general = score_rows(args, scorer, attribute, rows)
+    ratings = np.array([row["rating"] for row in rows])
+    taste, left_out = fit_taste(scorer.model, attribute, features, general, ratings)
+    found = measure_gain(general, left_out, ratings)
+    taste = replace(taste, general_srcc=found["general"].value, personal_srcc=found["personal"].value)
+    taste.save(output)
+    for line in report(taste, args.rater, found):
+        print(shown(line))
+    for note in [*notes, f"written to {args.output} ({output.stat().st_size / 1000:.1f} kB)"]:
+        print(shown(f"roc4mllm: {note}"), file=sys.stderr)
+    return 0
+
+
+def check_output(path: str) -> Path:
+    """The file to be written."""
+    if not path.endswith(".safetensors"):
+        raise ValueError(f"a personal taste is a .safetensors file, got {path!r}")
+    return check_writable(path)
+
+
+# Ratings -------------------------------------------------------------------------------------------------------------
+
+
+def read_rows(args: argparse.Namespace, config: Any, attribute: str) -> tuple[list[Row], list[str]]:
+    """
+    `image`, `name` and `rating`, in units of the model, of each picture of one rater, and what a person should know.
+    """
+    rated = read_ratings(
+        args.ratings,
+        attributes=[attribute],
+        score_range=args.score_range,
+        pictures=args.pictures,
+        skip_bad_rows=args.skip_bad_rows,
+    )
+    notes = [warning for warning in rated.warnings if "bad rows" in warning]
+    rows = [row for row in of_rater(rated, args.rater) if attribute in row["scores"]]
+    low, high = attribute_range(config, list(config.attributes).index(attribute))
+    start, end = label_range(rated, rows, attribute, (low, high))
+    if (start, end) != (low, high):
+        notes.append(f"ratings of {start:g} to {end:g} are mapped linearly to the model's {low:g} to {high:g}")
+    elif rated.range_guessed:
+        notes.append(f"the ratings state no range, so the model's is taken, {low:g} to {high:g}")
+    found: dict[str, Row] = {}
+    for row in rows:
+        name = row["image"] if isinstance(row["image"], str) else row["where"]
+        rating = low + (row["scores"][attribute] - start) * (high - low) / (end - start)
+        found.setdefault(name, {"image": row["image"], "name": name, "ratings": []})["ratings"].append(rating)
+    # rated twice, a picture would be left out and fitted at once
+    return [row | {"rating": float(np.mean(row["ratings"]))} for row in found.values()], notes
+
+
+def of_rater(rated: RatedPictures, rater: str | None) -> list[Row]:
+    """
+    The rows of one rater: the one asked for, or the only one.
+
+    Raises:
+        ValueError: If there are several and none is chosen, or the one chosen is not there.
+    """
+    rows = [rated[index] for index in range(len(rated))]
+    column = next((name for name in rated.columns if name.casefold() in RATER_COLUMNS), None)
+    if column is None:
+        if rater is not None:
+            raise ValueError(f"the ratings have no column {', '.join(RATER_COLUMNS)} to look for {rater!r} in")
+        return rows
+    names = [str(row["columns"][column]).strip() for row in rows]
+    there = sorted(set(names))
+    listed = ", ".join(there[:5]) + (f", … ({len(there)})" if len(there) > 5 else "")
+    if rater is None and len(there) > 1:
+        raise ValueError(f"the ratings are of several people ({column}: {listed}); choose one with --rater")
+    if rater is not None and rater not in there:
+        raise ValueError(f"no row has the {column} {rater!r}; there are {listed}")
+    return [row for row, name in zip(rows, names, strict=True) if rater in (None, name)]
+
+
+def label_range(
+    rated: RatedPictures, rows: Sequence[Row], attribute: str, model: tuple[float, float]
+) -> tuple[float, float]:
+    """The range of the ratings: what the user or the file says, else the model's if they fit into it."""
+    if not rated.range_guessed:
+        ends: Any = rated.score_range  # one pair, for one attribute was read
+        return float(ends[0]), float(ends[1])
+    scores = [row["scores"][attribute] for row in rows]
+    if min(scores) < model[0] or max(scores) > model[1]:
+        raise ValueError(
+            f"ratings from {min(scores):g} to {max(scores):g} do not fit the model's {in_words(model)}; state their "
+            "range with --score-range, and they are mapped"
+        )
+    return model
+
+
+def score_rows(
+    args: argparse.Namespace, scorer: Any, attribute: str, rows: Sequence[Row]
+) -> tuple[list[Row], Array, Array]:
+    """The rows that could be scored, their features `(n, C)` and general scores `(n,)`; others are told to stderr."""
+    pictures = [row["image"] for row in rows]
+    records = read_features(scorer, pictures, attribute, batch_size=args.batch_size, num_workers=args.num_workers)
+    progress = tqdm(records, total=len(rows), unit="picture", leave=False, disable=None)  # None: on a terminal only
+    pairs = list(zip(rows, progress, strict=True))
+    for row, record in pairs:
+        if record["error"] is not None:
+            print(shown(f"roc4mllm: left out: {row['name']}: {record['error']}"), file=sys.stderr)
+    good = [(row, record) for row, record in pairs if record["error"] is None]
+    features = np.array([record["features"] for _, record in good])  # (n, C)
+    return [row for row, _ in good], features, np.array([record["score"] for _, record in good])
+
+
+# What it is worth ----------------------------------------------------------------------------------------------------
+
+
+def measure_gain(general: Array, left_out: Array, ratings: Array) -> dict[str, Measurement]:
+    """SRCC with the ratings of the general scores and of left-out personal ones, and the difference."""
+
+    def gain(counts: Array) -> Array:
+        return srcc(left_out, ratings, counts) - srcc(general, ratings, counts)
+
+    statistics: dict[str, Statistic] = {
+        "general": partial(srcc, general, ratings),
+        "personal": partial(srcc, left_out, ratings),
+        "gain": gain,
+    }
+    return measure(statistics, len(ratings), BOOTSTRAPS, seed=0)
+
+
+def report(taste: PersonalTaste, rater: str | None, found: Mapping[str, Measurement]) -> list[str]:
+    """What was measured, side by side, for a reader."""
+    whose = "one person" if rater is None else rater
+    return [
+        f"{taste.attribute} for {whose}, {in_words(taste.score_range)}, {taste.num_ratings} pictures; "
+        f"model {taste.model}",
+        "",
+        "SRCC with ratings of left-out pictures, and 95 % bootstrap interval",
+        *(f"{name:<9}{cells(value)}" for name, value in found.items()),
+        "",
+        verdict(taste, found["gain"]),
+    ]
+
+
+def cells(found: Measurement) -> str:
+    """A measurement and its interval, as far as they are known."""
+    if found.value is None:
+        return "      -"
+    interval = "" if found.low is None else f"  [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{found.value:+7.3f}{interval}"
+
+
+def verdict(taste: PersonalTaste, gain: Measurement) -> str:
+    """What the numbers say, in a sentence."""
+    if taste.strength is None:
+        return "No taste of their own shows in these ratings: the personal score is the general one, moved."
+    if gain.value is None:
+        return "The ratings do not vary enough to tell whether the personal score is the better one."
+    if gain.low is not None and gain.low > 0:
+        return "The personal score follows this person better than the general one."
+    if gain.high is not None and gain.high < 0:
+        return "The general score follows this person better: do not use the personal one."
+    return "Whether the personal score is the better one cannot be told from these ratings."
+
+
+__all__ = ["run"]
