@@ -411,6 +411,7 @@ def test_models_are_listed_as_text_and_as_json(capsys):
     assert main(["models", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
     families = ["roc4mllm-tiny", "ROC4MLLM", "Ricardo-M/ROC4MLLM", "OneAlign, Q-Align, DeQA-Score"]
+    families += ["TANet", "EAT", "ELTA"]
     assert [entry["name"] for entry in entries] == [entry.name for entry in MODELS] == families
     for entry in entries:
         assert all(entry.values())

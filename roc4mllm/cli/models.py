@@ -56,6 +56,33 @@ MODELS = (
         example="hf download q-future/one-align --local-dir one-align && "
         "roc4mllm convert level-words one-align native && roc4mllm score photos -m native",
     ),
+    ModelEntry(
+        name="TANet",
+        what="MobileNetV2, a theme branch on a scene network, and colour similarity; converted from its authors' .pth",
+        paper="TANet, IJCAI 2022; github.com/woshidandan/TANet-image-aesthetics-and-quality-assessment",
+        score_range="1 to 10 for weights of AVA, 0 to 10 for those of TAD66K; higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="none is known for the files; the repository of its authors is under Apache-2.0",
+        example="roc4mllm convert tanet FILE.pth tanet && roc4mllm score photos -m tanet",
+    ),
+    ModelEntry(
+        name="EAT",
+        what="a deformable-attention transformer that looks where the eye is caught; converted from its authors' .pth",
+        paper="EAT, ACM MM 2023; github.com/woshidandan/Image-Aesthetics-and-Quality-Assessment",
+        score_range="1 to 10 for weights of AVA, 0 to 10 for those of TAD66K; higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="none is known for the files; the repository of its authors says Apache-2.0 in a badge only",
+        example="roc4mllm convert eat FILE.pth eat && roc4mllm score photos -m eat",
+    ),
+    ModelEntry(
+        name="ELTA",
+        what="Swin Transformer V2, taught against the long tail of ratings; converted from its authors' .pth",
+        paper="ELTA, ICML 2024",
+        score_range="1 to 10 for weights of AVA, 0 to 10 for those of TAD66K; higher is better",
+        code_licence="Apache-2.0",
+        weights_licence="none is known for the files; the repository of its authors says Apache-2.0 in a badge only",
+        example="roc4mllm convert elta FILE.pth elta && roc4mllm score photos -m elta",
+    ),
 )
 
 LABELS = {
