@@ -149,7 +149,8 @@ def add_train(commands: Commands) -> None:
         "train",
         help="train a scorer on your own ratings",
         description="Train a scorer on rated pictures: put a score head on a multimodal LLM (all weights, or LoRA), "
-        "or train a scorer on. Data, settings and output folder are checked before the first step.",
+        "begin a TANet, EAT or ELTA with fresh weights, or train a scorer on. Data, settings and output folder are "
+        "checked before the first step.",
         epilog="Settings come from CONFIG, then from flags. CONFIG and --set take every option of SplitLossConfig, "
         "which has those of transformers' TrainingArguments; a name that is unknown is refused with the nearest known "
         "one. Several devices: accelerate launch -m roc4mllm_cli train …",
@@ -168,7 +169,11 @@ def add_train(commands: Commands) -> None:
     data.add_argument("--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="units of the scores")
     data.add_argument("--skip-bad-rows", metavar="FILE", help="write bad rows to FILE (CSV) instead of stopping")
     model = parser.add_argument_group("model")
-    model.add_argument("-m", "--model", help="multimodal LLM or scorer: a Hub name or a folder (default: the bundled)")
+    model.add_argument(
+        "-m",
+        "--model",
+        help="multimodal LLM or scorer: a Hub name or a folder (default: the bundled); or eat-tiny, tanet, …: fresh",
+    )
     model.add_argument("-o", "--output-dir", metavar="DIR", help="folder of the trained scorer (default: scorer)")
     model.add_argument("--num-levels", type=at_least(2), metavar="N", help="levels of a new score head (default: 10)")
     model.add_argument("--lora", action="store_true", help="train low-rank adapters: tens of MB, far less memory")
@@ -177,7 +182,7 @@ def add_train(commands: Commands) -> None:
     model.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
     model.add_argument("--attn-implementation", metavar="NAME", help="sdpa, flash_attention_2, …")
     training = parser.add_argument_group("training")
-    training.add_argument("--loss-preset", metavar="NAME", help="paper (default), paper-ava or authors-script")
+    training.add_argument("--loss-preset", metavar="NAME", help="paper (default), paper-ava, authors-script, emd")
     training.add_argument("--num-train-epochs", "--epochs", type=number, metavar="N", help="passes (default: 2)")
     training.add_argument("--max-steps", type=at_least(1), metavar="N", help="stop after N steps instead")
     training.add_argument(
@@ -188,6 +193,12 @@ def add_train(commands: Commands) -> None:
     training.add_argument("--freeze", type=names, metavar="A,B", help="parts that are not trained, as in vision_tower")
     training.add_argument("--report-to", metavar="NAME", help="tensorboard, trackio, wandb (default: none)")
     training.add_argument("--seed", type=at_least(0), metavar="N", help="of order and drawn weights (default: 42)")
+    training.add_argument(
+        "--self-training", type=at_least(1), metavar="ROUNDS", help="then learn on from --unlabelled"
+    )
+    training.add_argument("--unlabelled", metavar="DATA", help="pictures without ratings: a folder, a table of paths")
+    training.add_argument("--pick-threshold", type=share, metavar="Q", help="how sure to be of one (default: 0.8)")
+    training.add_argument("--sharpening", type=number, metavar="B", help="ELTA's beta (default: 1)")
     training.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the folder")
     training.add_argument("--tune", type=at_least(1), metavar="N", help="try N settings of search_space (optuna)")
     training.add_argument("--set", action="append", metavar="NAME=VALUE", default=None, help="any other option")

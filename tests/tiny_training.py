@@ -8,6 +8,7 @@ from pathlib import Path
 
 import transformers
 from tiny import photo, scorer_parts
+from tiny_image_scorers import eat_scorer
 
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
@@ -32,6 +33,12 @@ def rows(count: int = 24) -> list[dict]:
             del row["scores"]
         made.append(row)
     return made
+
+
+def eat_parts(**options):
+    """`(model, image processor)` of a tiny EAT; five levels from 1 to 5 unless told otherwise."""
+    scorer = eat_scorer(**options)
+    return scorer.model, scorer.image_processor
 
 
 def trainer(folder, kind: str = "llava", model=None, processor=None, **options) -> SplitLossTrainer:
@@ -62,8 +69,9 @@ def trainer(folder, kind: str = "llava", model=None, processor=None, **options) 
 
 def curve(trained: SplitLossTrainer) -> list[dict[str, float]]:
     """Loss and its parts at each step."""
-    names = ("loss", "text_loss", "smooth_l1_loss", "ce_loss")
-    return [{name: line[name] for name in names} for line in trained.state.log_history if "text_loss" in line]
+    names = ("loss", "text_loss", "smooth_l1_loss", "ce_loss", "similarity_loss")
+    lines = [line for line in trained.state.log_history if "text_loss" in line]
+    return [{name: line[name] for name in names if name in line} for line in lines]
 
 
 class KillAt(transformers.TrainerCallback):
@@ -87,9 +95,11 @@ def main() -> None:
     found = trained.evaluate()
     checkpointed = trainer(folder, per_device_train_batch_size=4, activation_checkpointing=True, max_steps=2)
     checkpointed.train()
+    mixed = trainer(folder, per_device_train_batch_size=4, mixup_pairs=2, similarity_weight=0.5, max_steps=2)
+    mixed.train()
     if trained.is_world_process_zero():
         result = {"curve": curve(trained), "evaluation": found, "processes": trained.args.world_size}
-        result["checkpointed"] = curve(checkpointed)
+        result |= {"checkpointed": curve(checkpointed), "mixed": curve(mixed)}
         (Path(folder) / "result.json").write_text(json.dumps(result))
 
 

@@ -20,33 +20,6 @@ from .configuration_roc4mllm import special_token_ids
 CONNECTOR = re.compile("merger|projector|connector|aligner|abstractor")
 
 
-class ScoreHead(nn.Linear):
-    """
-    Linear map hidden → level logits that stays in float32 or wider whatever the model is cast to.
-
-    A bfloat16 readout moves scores by up to 0.013 on a range of 1–10.
-    """
-
-    def __init__(self, hidden_size: int, num_levels: int):
-        super().__init__(hidden_size, num_levels, bias=False, dtype=torch.float32)
-
-    def _apply(self, fn, recurse=True):
-        before = self.weight.detach()
-        super()._apply(fn, recurse)
-        if self.weight.dtype in (torch.float16, torch.bfloat16):
-            # `.half()` or `.to(bfloat16)` went through the whole model: keep the move, undo the rounding
-            device = self.weight.device
-            kept = torch.empty_like(before, device=device) if before.is_meta else before.to(device)
-            self.weight = nn.Parameter(kept, requires_grad=self.weight.requires_grad)
-        return self
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Level logits `(..., N)` of hidden states `(..., H)`."""
-        dtype = torch.promote_types(hidden.dtype, self.weight.dtype)
-        with torch.autocast(hidden.device.type, enabled=False):  # autocast would round the readout to bfloat16
-            return nn.functional.linear(hidden.to(dtype), self.weight.to(dtype))
-
-
 class HeadInput:
     """
     What one forward pass hands to the output embedding, taken and trimmed by [`reading_head_input`].
@@ -232,7 +205,6 @@ def hub_name(name: str | None) -> str | None:
 
 __all__ = [
     "HeadInput",
-    "ScoreHead",
     "add_score_row",
     "adopt_placement",
     "backbone_parts",

@@ -69,11 +69,7 @@ class EATConfig(ImageScorerConfig):
         legacy_batch_mixing (`bool`, *optional*, defaults to `False`):
             Take the mean of the reference points over the batch, as the authors' code does: a score then depends on
             the pictures beside it. For comparison with their numbers only.
-        raw_head (`bool`, *optional*, defaults to `False`):
-            As in [`ImageScorerConfig`], but a single raw value is the score's place in its range: 0 is the lowest
-            score, 1 the highest. The authors' weights for TAD66K were taught scores divided by 10; with `raw_head`
-            and `score_range=(0, 10)` their score is in the data set's units.
-        **kwargs: `num_levels`, `score_range`, `attributes`, …, see [`ImageScorerConfig`].
+        **kwargs: `num_levels`, `raw_head`, `score_range`, `attributes`, …, see [`ImageScorerConfig`].
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or value; the message names it.

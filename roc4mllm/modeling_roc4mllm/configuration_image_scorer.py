@@ -1,74 +1,27 @@
 """What the configurations of all families say that score a picture alone, without a language model."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_aesthetics import AestheticsConfig
 
 
 @strict
-class ImageScorerConfig(PreTrainedConfig):
+class ImageScorerConfig(AestheticsConfig):
     r"""
     Args:
         num_levels (`int`, *optional*, defaults to 10):
             Number N of levels that the head rates, equally spaced over the score range; 1 for a head of one value
             per score.
         raw_head (`bool`, *optional*, defaults to `False`):
-            Whether the head's values are the shares of the levels as they stand, or the score itself, as in weights
-            whose authors trained them so. Otherwise the shares are their softmax, and a single value becomes a score
-            by a sigmoid over the range.
-        score_range (pair of `float`, or one pair per attribute, *optional*, defaults to `(1, 10)`):
-            Lowest and highest score.
-        attributes (`list[str]`, *optional*, defaults to `["aesthetics"]`):
-            What is scored, the main attribute first.
-        higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of the score.
-        score_head_trained (`bool`, *optional*, defaults to `False`):
-            Whether training or conversion has set the head. Until then pipeline and command refuse the model.
+            Whether the head's values are the shares of the levels as they stand, or the score's place in its range (0
+            lowest, 1 highest), as in weights whose authors trained them so. Otherwise the shares are their softmax,
+            and the place is the sigmoid of a single value.
+        **kwargs: `score_range`, `attributes`, `higher_is_better` and `score_head_trained`, see [`AestheticsConfig`].
     """
 
-    # what a plain Trainer would gather beside the scores
-    keys_to_ignore_at_inference = [
-        "distribution", "std", "score_mask", "logits", "smooth_l1_loss", "ce_loss", "emd_loss",
-    ]  # fmt: skip
+    fewest_levels = 1
 
-    num_levels: int = 10
     raw_head: bool = False
-    score_range: list | tuple = (1.0, 10.0)
-    attributes: list[str] | tuple[str, ...] = ("aesthetics",)
-    higher_is_better: bool = True
-    score_head_trained: bool = False
-
-    def __post_init__(self, **kwargs):
-        self.score_range = as_lists(self.score_range)
-        self.attributes = list(self.attributes)
-        super().__post_init__(**kwargs)
-
-    def validate_levels(self):
-        """At least one level."""
-        if self.num_levels < 1:
-            raise ValueError(f"num_levels must be at least 1, got {self.num_levels}.")
-
-    def validate_attributes(self):
-        """Attribute names are distinct and there is at least one."""
-        if not self.attributes or len(set(self.attributes)) != len(self.attributes):
-            raise ValueError(f"attributes must be distinct names, at least one; got {list(self.attributes)}.")
-
-    def validate_score_range(self):
-        """One `(min, max)`, or one per attribute, each with min < max."""
-        pairs = self.score_range
-        if len(pairs) and not isinstance(pairs[0], list | tuple):
-            pairs = [pairs] * len(self.attributes)
-        if len(pairs) != len(self.attributes):
-            raise ValueError(
-                f"score_range must be one (min, max) or one per attribute ({len(self.attributes)}), got {pairs}."
-            )
-        for pair in pairs:
-            if len(pair) != 2 or not all(isinstance(end, int | float) for end in pair) or not pair[0] < pair[1]:
-                raise ValueError(f"score_range must be (min, max) with min < max, got {pair}.")
-
-
-def as_lists(score_range) -> list:
-    """The score range as JSON knows it: lists of floats."""
-    return [as_lists(item) if isinstance(item, list | tuple) else item for item in score_range]
 
 
 __all__ = ["ImageScorerConfig"]

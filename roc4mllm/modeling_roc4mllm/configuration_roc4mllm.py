@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_aesthetics import AestheticsConfig
 from .configuration_mplug_owl2 import MPLUGOwl2Config
 
 # Here and not where the package registers its names: a folder of ROC4MLLM is read without the package too, and then
@@ -14,46 +15,29 @@ if "mplugowl2" not in CONFIG_MAPPING:
 
 
 @strict
-class ROC4MLLMConfig(PreTrainedConfig):
+class ROC4MLLMConfig(AestheticsConfig):
     r"""
     Args:
         mllm_config (`dict` or `PreTrainedConfig`):
             Configuration of the backbone, any image-text-to-text model of transformers.
         score_token_id (`int`):
             Id of the position token `[SCORE]` in the backbone's embedding.
-        num_levels (`int`, *optional*, defaults to 10):
-            Number N of levels that the score head rates, equally spaced over the score range.
-        score_range (pair of `float`, or one pair per attribute, *optional*, defaults to `(1, 10)`):
-            Lowest and highest score.
-        attributes (`list[str]`, *optional*, defaults to `["aesthetics"]`):
-            What is scored, the main attribute first. Slot attributes are indices into this list.
-        higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of the score.
-        score_head_trained (`bool`, *optional*, defaults to `False`):
-            Whether training or conversion has set the score head. Until then pipeline and command refuse the model.
         backbone_name_or_path (`str`, *optional*):
             Hub name of the backbone that this model was built from; a local path is not kept.
         backbone_revision (`str`, *optional*):
             Revision of that backbone.
+        **kwargs: `num_levels`, `score_range`, `attributes`, `higher_is_better` and `score_head_trained`, see
+            [`AestheticsConfig`]. Slot attributes are indices into `attributes`.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or value; the message names it.
     """
 
     model_type = "roc4mllm"
-    # what a plain Trainer would gather beside the scores
-    keys_to_ignore_at_inference = [
-        "distribution", "std", "score_mask", "logits", "text_loss", "smooth_l1_loss", "ce_loss", "emd_loss",
-    ]  # fmt: skip
     sub_configs = {"mllm_config": AutoConfig}
 
     mllm_config: Any = None  # a PreTrainedConfig once the object is made; a dict when it comes from JSON
     score_token_id: int | None = None
-    num_levels: int = 10
-    score_range: list | tuple = (1.0, 10.0)
-    attributes: list[str] | tuple[str, ...] = ("aesthetics",)
-    higher_is_better: bool = True
-    score_head_trained: bool = False
     backbone_name_or_path: str | None = None
     backbone_revision: str | None = None
 
@@ -65,8 +49,6 @@ class ROC4MLLMConfig(PreTrainedConfig):
         elif isinstance(mllm_config, dict):
             fields = dict(mllm_config)
             mllm_config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        self.score_range = as_lists(self.score_range)
-        self.attributes = list(self.attributes)
         kwargs.pop("tie_word_embeddings", None)
         # The parent sets its attention and expert implementations on all parts, `None` included. On the config of a
         # loaded backbone that silently ends causal masking, so the part is absent meanwhile.
@@ -78,29 +60,6 @@ class ROC4MLLMConfig(PreTrainedConfig):
                 setattr(self, f"_{name}", kwargs[name])
         # peft reads this flag of the outer config; a wrong one makes a merged adapter change the scores
         self.tie_word_embeddings = bool(getattr(mllm_config, "tie_word_embeddings", False))
-
-    def validate_levels(self):
-        """At least two levels."""
-        if self.num_levels < 2:
-            raise ValueError(f"num_levels must be at least 2, got {self.num_levels}.")
-
-    def validate_attributes(self):
-        """Attribute names are distinct and there is at least one."""
-        if not self.attributes or len(set(self.attributes)) != len(self.attributes):
-            raise ValueError(f"attributes must be distinct names, at least one; got {list(self.attributes)}.")
-
-    def validate_score_range(self):
-        """One `(min, max)`, or one per attribute, each with min < max."""
-        pairs = self.score_range
-        if len(pairs) and not isinstance(pairs[0], list | tuple):
-            pairs = [pairs] * len(self.attributes)
-        if len(pairs) != len(self.attributes):
-            raise ValueError(
-                f"score_range must be one (min, max) or one per attribute ({len(self.attributes)}), got {pairs}."
-            )
-        for pair in pairs:
-            if len(pair) != 2 or not all(isinstance(end, int | float) for end in pair) or not pair[0] < pair[1]:
-                raise ValueError(f"score_range must be (min, max) with min < max, got {pair}.")
 
     def validate_score_token(self):
         """The position token is none of the special tokens of the backbone."""
@@ -122,11 +81,6 @@ class ROC4MLLMConfig(PreTrainedConfig):
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
         """The backbone's text config: resizing, caches and `generate` ask for it."""
         return self.mllm_config.get_text_config(*args, **kwargs)
-
-
-def as_lists(score_range) -> list:
-    """The score range as JSON knows it: lists of floats."""
-    return [as_lists(item) if isinstance(item, list | tuple) else item for item in score_range]
 
 
 def without_paths(fields: dict) -> dict:

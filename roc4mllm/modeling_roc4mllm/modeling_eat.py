@@ -259,13 +259,6 @@ class EATForImageAesthetics(EATPreTrainedModel, ImageScorer):
         """Mean features, `(B, hidden_size)`."""
         return self.eat(pixel_values).pooler_output
 
-    def read_levels(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in the parent; a raw single value is the score's place in its range, 0 lowest and 1 highest."""
-        if self.config.num_levels > 1 or not self.config.raw_head:
-            return super().read_levels(logits)
-        low, high = self._ends(logits)  # (A,)
-        return low + (high - low) * logits[..., 0], None
-
 
 def drop_path_rates(config: EATConfig) -> list[list[float]]:
     """Rates of the blocks of each stage, growing evenly from 0 to `config.drop_path_rate`."""

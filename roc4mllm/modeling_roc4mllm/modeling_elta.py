@@ -10,15 +10,16 @@ import torch
 from transformers import Swinv2Model
 
 from .configuration_elta import ELTAConfig
-from .modeling_image_scorer import ImageScoreHead, ImageScorer
+from .modeling_image_scorer import ImageScorer
+from .score_head_aesthetics import ScoreHead
 
 
-class ELTAScoreHead(ImageScoreHead):
+class ELTAScoreHead(ScoreHead):
     """Two linear maps with a ReLU between them, both in float32 or wider; `weight` and `bias` are the second's."""
 
     def __init__(self, num_features: int, hidden_size: int, num_values: int):
         super().__init__(hidden_size, num_values)
-        self.hidden = ImageScoreHead(num_features, hidden_size)
+        self.hidden = ScoreHead(num_features, hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Values `(..., A * N)` of features `(..., C)`."""

@@ -31,7 +31,7 @@ class AestheticsOutput(ModelOutput):
             True where `scores` holds a prediction.
         logits (`torch.Tensor` of shape `(batch_size, num_attributes, num_levels)`):
             Raw head values before any softmax; NaN where masked.
-        text_loss, smooth_l1_loss, ce_loss, emd_loss (`torch.Tensor` of shape `()`, *optional*):
+        text_loss, smooth_l1_loss, ce_loss, emd_loss, similarity_loss (`torch.Tensor` of shape `()`, *optional*):
             The unweighted parts of `loss`, detached.
         text_logits (`torch.Tensor` of shape `(num_supervised_tokens, vocab_size)`, *optional*):
             Logits that predict the supervised tokens, in reading order; returned with `output_text_logits=True`.
@@ -47,6 +47,7 @@ class AestheticsOutput(ModelOutput):
     smooth_l1_loss: torch.Tensor | None = None
     ce_loss: torch.Tensor | None = None
     emd_loss: torch.Tensor | None = None
+    similarity_loss: torch.Tensor | None = None
     text_logits: torch.Tensor | None = None
 
 

@@ -21,13 +21,11 @@ import os
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
-from transformers.utils import logging
 
 from .adapter_loading_roc4mllm import find_adapter, load_adapter
 from .adapter_roc4mllm import drop_adapter, has_adapter, save_adapter
 from .backbone_roc4mllm import (
     HeadInput,
-    ScoreHead,
     add_score_row,
     adopt_placement,
     backbone_parts,
@@ -41,20 +39,12 @@ from .backbone_roc4mllm import (
 )
 from .configuration_mplug_owl2 import MPLUGOwl2Config
 from .configuration_roc4mllm import ROC4MLLMConfig
-from .loss_aesthetics import (
-    distribution_cross_entropy,
-    earth_movers_distance,
-    mean_loss,
-    smooth_l1,
-    text_cross_entropy,
-    two_hot_distribution,
-    votes_to_distribution,
-)
+from .loss_aesthetics import text_cross_entropy
+from .modeling_aesthetics_mixin import AestheticsMixin, add_loss, remember_revision
 from .modeling_mplug_owl2 import MPLUGOwl2ForConditionalGeneration
-from .modeling_outputs_aesthetics import AestheticsOutput, expected_score, level_values, score_std
-from .slots_roc4mllm import Slots, find_slots, supervised_positions
-
-logger = logging.get_logger(__name__)
+from .modeling_outputs_aesthetics import AestheticsOutput
+from .score_head_aesthetics import ScoreHead
+from .slots_roc4mllm import find_slots, supervised_positions
 
 # As in configuration_roc4mllm.py: adapters on this backbone are read without the package too.
 AutoModelForImageTextToText.register(MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, exist_ok=True)
@@ -62,10 +52,8 @@ AutoModelForImageTextToText.register(MPLUGOwl2Config, MPLUGOwl2ForConditionalGen
 # together with the model's, and a config made by the first ones is of another class.
 OWN_BACKBONES = {"mplugowl2": MPLUGOwl2ForConditionalGeneration}
 
-DEFAULT_LOSS_WEIGHTS = {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0}  # the paper's, outside AVA
 
-
-class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
+class ROC4MLLMForImageAesthetics(AestheticsMixin, PreTrainedModel, GenerationMixin):
     """
     A multimodal LLM with a `[SCORE]` token and a score head.
 
@@ -108,7 +96,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             restore_rows(backbone, config.score_token_id)
         refuse_unsuitable(backbone)
         self.backbone = backbone
-        self.score_head = ScoreHead(output_embedding_of(backbone).weight.shape[1], config.num_levels)
+        self.score_head = ScoreHead(output_embedding_of(backbone).weight.shape[1], config.num_levels, bias=False)
         self.post_init()
 
     # ---- building -----------------------------------------------------------------------------------------------
@@ -200,6 +188,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
         votes: torch.Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         loss_counts: dict[str, torch.Tensor | int] | None = None,
+        tail_mixup: dict[str, float] | None = None,
         output_text_logits: bool = False,
         **kwargs,
     ) -> AestheticsOutput:
@@ -218,10 +207,14 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             votes (`torch.Tensor` of shape `(batch_size, num_attributes, num_levels)`, *optional*): Votes per level,
                 counts or shares; NaN where there are none. Where only a score is known, a two-hot distribution of
                 that mean stands in.
-            loss_weights (`dict`, *optional*): Weights of the parts `text`, `smooth_l1`, `ce`, `emd`; by default text
-                and smooth-L1 count 1, the others 0.
+            loss_weights (`dict`, *optional*): Weights of the parts `text`, `smooth_l1`, `ce`, `emd` and, in training,
+                `similarity`; by default text and smooth-L1 count 1, the others 0.
             loss_counts (`dict`, *optional*): Number of `text` tokens and of `scores` that the sums of the losses are
-                divided by; those of this batch by default. A Trainer passes those of all its batches and processes.
+                divided by; those of this batch, mixed rows included, by default. A Trainer passes those of all its
+                batches and processes.
+            tail_mixup (`dict`, *optional*): In training, also learn from mixed pairs of slots of one attribute:
+                `pairs`, `tau_1`, `tau_2`. Their losses count as those of other slots; neither the output nor the text
+                loss has any of them.
             output_text_logits (`bool`, *optional*, defaults to `False`): Also return the supervised tokens' logits.
             **kwargs: Every other input of the backbone (`pixel_values`, `image_grid_thw`, `token_type_ids`, …).
 
@@ -229,7 +222,7 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             ValueError: If slots and attributes do not match, or a target has the wrong shape; the message says what
                 came and what was expected.
         """
-        self._warn_if_untrained()
+        self.warn_if_untrained()
         for name in ("num_items_in_batch", "use_cache", "return_dict"):
             kwargs.pop(name, None)
         text_rows = supervised_positions(input_ids, labels)
@@ -239,87 +232,31 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             text_logits = self.backbone(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kwargs
             ).logits[0]  # (M, V)
-        slot_logits = self.score_head(head_input.at(slots.rows, slots.positions - 1))  # (S, N)
-        output = self._scores(slot_logits, slots, batch_size=input_ids.shape[0])
+        states = head_input.at(slots.rows, slots.positions - 1)  # (S, H)
+        shape = (len(input_ids), len(self.config.attributes))
+        logits, mask = slots.lay_out(self.score_head(states), shape)  # (B, A, N), (B, A)
+        output = self.scored(logits, mask)
         if output_text_logits:
             output.text_logits = text_logits
-        if labels is not None or scores is not None or votes is not None:
-            targets = None if labels is None else labels[text_rows[0], text_rows[1] + 1]  # (M,)
-            values = self._loss_values(output, slot_logits, slots, text_logits, targets, scores, votes)
-            add_loss(output, values, checked_weights(loss_weights), loss_counts or {})
+        if labels is None and scores is None and votes is None:
+            return output
+        parts, weights = {}, self.checked_weights(loss_weights)
+        if labels is not None:
+            parts["text"] = text_losses(text_logits, labels[text_rows[0], text_rows[1] + 1])
+        if scores is not None or votes is not None:
+            features, _ = slots.lay_out(states, shape)  # (B, A, H)
+            parts |= self.score_losses(output, features, scores, votes, weights, tail_mixup)
+        add_loss(output, parts, weights, loss_counts or {})
         return output
 
-    def _scores(self, slot_logits: torch.Tensor, slots: Slots, batch_size: int) -> AestheticsOutput:
-        """Scores of all slots, laid out by row and attribute."""
-        config = self.config
-        shape = (batch_size, len(config.attributes))
-        logits = slot_logits.new_full((*shape, config.num_levels), float("nan"))  # (B, A, N)
-        mask = torch.zeros(shape, dtype=torch.bool, device=slot_logits.device)  # (B, A)
-        index = (slots.rows.to(mask.device), slots.attributes.to(mask.device))
-        logits = logits.index_put(index, slot_logits)
-        mask = mask.index_put(index, torch.ones((), dtype=torch.bool, device=mask.device))
-        levels = self.levels(logits)  # (A, N)
-        distribution = logits.softmax(-1)  # (B, A, N)
-        return AestheticsOutput(
-            scores=expected_score(distribution, levels),
-            distribution=distribution,
-            std=score_std(distribution.detach(), levels),  # its root has no gradient at 0, and no loss needs one
-            score_mask=mask,
-            logits=logits,
-        )
+    def head_values(self, features: torch.Tensor, attributes: torch.Tensor) -> torch.Tensor:
+        """Level logits `(S, N)` of states `(S, H)`, the same whatever the attribute is."""
+        return self.score_head(features)
 
-    def levels(self, like: torch.Tensor) -> torch.Tensor:
-        """Level scores `(num_attributes, num_levels)` on the device and in the dtype of `like`."""
-        config = self.config
-        return level_values(
-            config.score_range, config.num_levels, len(config.attributes), device=like.device, dtype=like.dtype
-        )
-
-    def _warn_if_untrained(self) -> None:
-        if not (self.config.score_head_trained or self.training):
-            logger.warning_once(
-                "The score head of this model was never trained: every score is near the middle of the range. "
-                "After training set `model.config.score_head_trained = True`."
-            )
-
-    # ---- loss ---------------------------------------------------------------------------------------------------
-
-    def _loss_values(self, output, slot_logits, slots, text_logits, targets, scores, votes) -> dict:
-        """Unreduced losses: `text` of the supervised tokens, `(M,)`, the others of the rated slots, `(S,)`."""
-        values = {}
-        if targets is not None:
-            targets = targets.to(text_logits.device)
-            # a backbone may cut its logits at its own vocabulary: then it cannot learn to write [SCORE]
-            targets = targets.masked_fill(targets >= text_logits.shape[-1], -100)
-            values["text"] = text_cross_entropy(text_logits, targets, reduction="none")
-        if scores is not None or votes is not None:
-            values |= self._score_losses(slot_logits, slots, output, scores, votes)
-        return values
-
-    def _score_losses(self, slot_logits, slots, output, scores, votes) -> dict[str, torch.Tensor]:
-        """The three score losses of each slot that has a target."""
-        rows, columns = (index.to(slot_logits.device) for index in (slots.rows, slots.attributes))
-        shape = tuple(output.scores.shape)
-        predicted = output.scores[rows, columns]  # (S,)
-        levels = self.levels(slot_logits)[columns]  # (S, N)
-        target = torch.full_like(predicted, float("nan"))
-        shares = torch.full_like(slot_logits, float("nan"))
-        if votes is not None:
-            check_target("votes", votes, (*shape, self.config.num_levels))
-            shares = votes_to_distribution(votes.to(slot_logits))[rows, columns]  # (S, N)
-        if scores is not None:
-            check_target("scores", scores, shape)
-            target = scores.to(slot_logits)[rows, columns]  # (S,)
-            check_range(target, levels)
-        target = torch.where(target.isnan(), expected_score(shares, levels), target)
-        shares = torch.where(shares.isnan(), two_hot_distribution(target, levels), shares)
-        known = ~target.isnan()  # (S,)
-        logits, shares = slot_logits[known], shares[known]
-        return {
-            "smooth_l1": smooth_l1(predicted[known], target[known], reduction="none"),
-            "ce": distribution_cross_entropy(logits, shares, reduction="none"),
-            "emd": earth_movers_distance(logits.softmax(-1), shares, reduction="none"),
-        }
+    @property
+    def default_loss_weights(self) -> dict[str, float]:
+        """Those of the paper, outside AVA."""
+        return {"text": 1.0, "smooth_l1": 1.0}
 
     # ---- the backbone's part ------------------------------------------------------------------------------------
 
@@ -437,43 +374,15 @@ class ROC4MLLMForImageAesthetics(PreTrainedModel, GenerationMixin):
             raise TypeError(f"{pretrained_model_name_or_path!r} is a whole model; `backbone=` is for an adapter.")
         else:
             model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        loaded = model[0] if isinstance(model, tuple) else model  # a tuple with output_loading_info
-        revision = kwargs.get("revision")  # huggingface_hub keeps the commit beside the name that was asked for
-        loaded.loaded_revision = getattr(revision, "resolved", revision)
+        remember_revision(model, kwargs)
         return model
 
 
-def add_loss(output, values: dict, weights: dict[str, float], counts: dict) -> None:
-    """Fill `output.loss` and its parts; text tokens and scores are averaged apart, each over its own count."""
-    loss = output.scores.new_zeros(())
-    for name, losses in values.items():
-        part = mean_loss(losses, counts.get("text" if name == "text" else "scores"))
-        if weights[name]:
-            loss = loss + weights[name] * part.to(loss.device)
-        output[f"{name}_loss"] = part.detach()
-    output.loss = loss
-
-
-def check_target(name: str, target: torch.Tensor, expected: tuple[int, ...]) -> None:
-    """Refuse a target of another shape, with both shapes in the message."""
-    if tuple(target.shape) != expected:
-        axes = "(batch, attributes, num_levels)" if len(expected) == 3 else "(batch, attributes)"
-        raise ValueError(f"{name} must have shape {expected} = {axes}, got {tuple(target.shape)}.")
-
-
-def check_range(target: torch.Tensor, levels: torch.Tensor) -> None:
-    """Refuse rated scores `(S,)` outside the range of their levels `(S, N)`; NaN, for no score, passes."""
-    outside = (target < levels[:, 0]) | (target > levels[:, -1])  # (S,)
-    if outside.any():
-        low, high = levels[outside][0, [0, -1]].tolist()
-        raise ValueError(f"Got a score of {target[outside][0].item():g}; the score range is {low:g} to {high:g}.")
-
-
-def checked_weights(loss_weights: dict[str, float] | None) -> dict[str, float]:
-    """The default weights, overwritten by those given."""
-    if unknown := set(loss_weights or {}) - set(DEFAULT_LOSS_WEIGHTS):
-        raise ValueError(f"Unknown loss weights {sorted(unknown)}; known are {sorted(DEFAULT_LOSS_WEIGHTS)}.")
-    return DEFAULT_LOSS_WEIGHTS | (loss_weights or {})
+def text_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the supervised tokens that the backbone has logits for, from `(M, V)` and ids `(M,)`."""
+    targets = targets.to(logits.device)
+    # a backbone may cut its logits at its own vocabulary: then it cannot learn to write [SCORE]
+    return text_cross_entropy(logits, targets.masked_fill(targets >= logits.shape[-1], -100), reduction="none")
 
 
 __all__ = ["ROC4MLLMForImageAesthetics"]

@@ -15,6 +15,13 @@ class Slots:
     def __init__(self, rows: torch.Tensor, positions: torch.Tensor, attributes: torch.Tensor):
         self.rows, self.positions, self.attributes = rows, positions, attributes
 
+    def lay_out(self, values: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values `(S, X)` of all slots by row and attribute, `(B, A, X)`, NaN elsewhere; and where there are any."""
+        index = (self.rows.to(values.device), self.attributes.to(values.device))
+        mask = torch.zeros(shape, dtype=torch.bool, device=values.device)  # (B, A)
+        filled = values.new_full((*shape, values.shape[-1]), torch.nan).index_put(index, values)
+        return filled, mask.index_put(index, torch.ones_like(index[0], dtype=torch.bool))
+
 
 def find_slots(
     input_ids: torch.Tensor, slot_attributes: torch.Tensor | None, score_token_id: int, num_attributes: int

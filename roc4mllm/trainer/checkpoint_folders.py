@@ -50,6 +50,11 @@ def checkpoint_bytes(model: nn.Module, only_trained: bool, with_optimizer: bool)
     return sum(p.numel() * p.element_size() for p in weights) + 2 * sum(p.numel() * p.element_size() for p in moments)
 
 
+def has_checkpoint(folder: str | os.PathLike) -> bool:
+    """Whether a training has left checkpoints in a folder."""
+    return os.path.isdir(folder) and get_last_checkpoint(os.fspath(folder)) is not None
+
+
 def find_checkpoint(folder: str | os.PathLike) -> str:
     """
     The newest checkpoint of a training that wrote to `folder`, or `folder` itself if it is one.
@@ -72,7 +77,7 @@ def refuse_checkpoints(folder: str | os.PathLike) -> None:
     Raises:
         ValueError: If there are some.
     """
-    if os.path.isdir(folder) and get_last_checkpoint(os.fspath(folder)) is not None:
+    if has_checkpoint(folder):
         raise ValueError(
             f"{os.fspath(folder)!r} holds checkpoints of an earlier training: resume it, remove them, or choose "
             "another output_dir"
@@ -92,6 +97,7 @@ __all__ = [
     "check_writable",
     "checkpoint_bytes",
     "find_checkpoint",
+    "has_checkpoint",
     "publish",
     "refuse_checkpoints",
 ]

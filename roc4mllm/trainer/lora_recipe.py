@@ -66,11 +66,17 @@ def add_lora(
 
     Raises:
         ImportError: If peft is missing.
-        ValueError: If the model has an adapter already, no linear layer in the parts, or r is not positive.
+        ValueError: If the model has an adapter already, no language model, no linear layer in the parts, or r is not
+            positive.
     """
     if has_adapter(model):
         raise ValueError(
             "This model has an adapter already. Train on with it, or merge it first: merge_adapter(model)."
+        )
+    if not hasattr(model.config, "mllm_config"):
+        raise ValueError(
+            f"{type(model).__name__} has no language model, which low-rank adapters are for: train all its weights, "
+            "or freeze parts of it."
         )
     if r < 1:
         raise ValueError(f"r must be a positive rank, got {r}.")

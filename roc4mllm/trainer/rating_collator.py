@@ -15,6 +15,8 @@ from ..modeling_roc4mllm.loss_aesthetics import gaussian_distribution
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import level_values
 from ..processing_roc4mllm.image_reading_aesthetics import open_image, read_image
 
+RATINGS = ("score", "scores", "std", "stds", "votes", "comment")
+
 
 @dataclass
 class RatingCollator:
@@ -23,13 +25,15 @@ class RatingCollator:
 
     A row is a dict with `image` and, each where it is known, `scores` (number of the main attribute, or dict by
     attribute, in units of the score range), `stds` (likewise), `votes` (list per level, or dict by attribute),
-    `comment` and `question`. Plain columns of a data set, `score`, `std` and `votes`, do as well.
+    `comment` and `question`. Plain columns of a data set, `score`, `std` and `votes`, do as well. Rows of pictures
+    alone, with none of these, make a batch without targets.
 
     Where votes are missing and a std is known, a Gaussian of that mean and std stands in for them; where only the mean
     is known, the model itself takes a two-hot distribution.
 
     Args:
-        processor ([`ROC4MLLMProcessor`]): Prepares pictures and text.
+        processor ([`ROC4MLLMProcessor`] or image processor): Prepares pictures, and text where the model reads some;
+            comments and questions are left out for one that does not.
         config (`PreTrainedConfig`): That of the model: attributes, levels and score range.
     """
 
@@ -37,24 +41,55 @@ class RatingCollator:
     config: Any
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """A batch with `labels`, `scores` `(B, A)` and, if any row has them, `votes` `(B, A, N)`."""
-        attributes = list(self.config.attributes)
-        scores = [by_attribute(row, "score", attributes) for row in rows]
-        votes = [self._votes(row, score) for row, score in zip(rows, scores, strict=True)]
+        """A batch with `labels` of text, `scores` `(B, A)` and, if any row has them, `votes` `(B, A, N)`."""
+        is_rated = any(name in row for row in rows for name in RATINGS)
+        batch = self._inputs(rows, is_rated)
+        if not is_rated:
+            return batch
+        scores = [by_attribute(row, "score", self._attributes) for row in rows]
+        batch["scores"] = self._laid_out(scores)  # (B, A)
+        if self.config.num_levels > 1:  # a head of one value learns from scores alone
+            votes = [self._votes(row, known) for row, known in zip(rows, scores, strict=True)]
+            if any(votes):
+                batch["votes"] = self._laid_out(votes)  # (B, A, N)
+        return batch
+
+    @property
+    def _attributes(self) -> list[str]:
+        return list(self.config.attributes)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model is shown text beside the picture."""
+        return hasattr(self.processor, "tokenizer")
+
+    def _inputs(self, rows: Sequence[Mapping[str, Any]], is_rated: bool) -> Any:
+        """What the model is shown, and labels of the text if there is something to learn."""
+        images = [read_row_image(row) for row in rows]
+        if not self.reads_text:
+            return self.processor(images=images, return_tensors="pt")
         questions = [row.get("question") or self.processor.question for row in rows]
-        return self.processor(
-            images=[read_row_image(row) for row in rows],
-            text=questions,
-            scores=scores,
-            votes=votes if any(votes) else None,
-            comments=[row.get("comment") for row in rows],
-        )
+        comments = [row.get("comment") for row in rows] if is_rated else None
+        return self.processor(images=images, text=questions, comments=comments)
+
+    def _laid_out(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Numbers, or lists of equal length, of each row by attribute: `(B, A)` or `(B, A, N)`, NaN where unknown."""
+        known = {(at, name): torch.tensor(entry) for at, row in enumerate(rows) for name, entry in row.items()}
+        shapes = {tuple(entry.shape) for entry in known.values()} or {()}
+        if len(shapes) > 1:
+            raise ValueError(f"Votes must have one length, got {sorted(size for (size,) in shapes)}.")
+        target = torch.full((len(rows), len(self._attributes), *shapes.pop()), math.nan)
+        for (at, name), entry in known.items():
+            target[at, self._attributes.index(name)] = entry
+        return target
 
     def length(self, row: Mapping[str, Any]) -> int:
         """
         Tokens of a row, roughly, to batch rows of like length: its text, and its picture where the backbone's
-        processor makes more tokens of a larger one.
+        processor makes more tokens of a larger one. All alike where there is no text.
         """
+        if not self.reads_text:
+            return 1
         text = f"{row.get('question') or ''} {row.get('comment') or ''}"
         tokens = len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         count_image_tokens = getattr(self.processor.backbone_processor, "_get_num_multimodal_tokens", None)
@@ -65,8 +100,8 @@ class RatingCollator:
 
     def _votes(self, row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, list[float]]:
         """Votes of a row by attribute, its own or Gaussian ones."""
-        votes = by_attribute(row, "votes", list(self.config.attributes))
-        for name, std in by_attribute(row, "std", list(self.config.attributes)).items():
+        votes = by_attribute(row, "votes", self._attributes)
+        for name, std in by_attribute(row, "std", self._attributes).items():
             if name not in votes and name in scores:
                 shares = self._gaussian(name, scores[name], std)
                 if shares is not None:
@@ -79,8 +114,8 @@ class RatingCollator:
         mean to a level, and the two-hot distribution, which keeps it, is as wide.
         """
         config = self.config
-        index = list(config.attributes).index(name)
-        levels = level_values(config.score_range, config.num_levels, len(config.attributes))[index]  # (N,)
+        levels = level_values(config.score_range, config.num_levels, len(config.attributes))
+        levels = levels[self._attributes.index(name)]  # (N,)
         if std < (levels[1] - levels[0]).item() / 2:
             return None
         return gaussian_distribution(torch.tensor([score]), torch.tensor([std]), levels[None])[0].tolist()

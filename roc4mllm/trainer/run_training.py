@@ -4,6 +4,7 @@ A training from its plan: checked, described, trained or tuned, and saved as a s
 Everything that can be wrong with settings, data and output folder is found before the first step.
 """
 
+import copy
 import csv
 import json
 import math
@@ -13,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import ConcatDataset
 from transformers import set_seed
 
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
-from .checkpoint_folders import UNFINISHED, find_checkpoint, publish, refuse_checkpoints
+from .checkpoint_folders import UNFINISHED, find_checkpoint, has_checkpoint, publish, refuse_checkpoints
+from .image_scorers import image_scorer_config
 from .model_parts import describe_trainable
-from .rating_data import RatedPictures
+from .rating_data import RatedPictures, read_ratings
+from .self_training import PICKED, count_rows, pick_pictures, write_picked
+from .split_loss_config import SplitLossConfig
 from .split_loss_trainer import SplitLossTrainer
 from .training_plan import TrainingPlan
 from .training_setup import Prepared, prepare, training_options
@@ -47,7 +52,8 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     if plan.tune:
         checked_space(search_space(plan))
     if not plan.resume:
-        refuse_checkpoints(plan.output_dir)
+        for folder in [Path(plan.output_dir), *round_folders(plan)]:
+            refuse_checkpoints(folder)
     options = training_options(plan)
     say = say if options.process_index == 0 else (lambda line: None)
     prepared = prepare(plan, options)
@@ -62,7 +68,10 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     if plan.tune:
         return tune(prepared, trainer, say)
     trainer.train(resume_from_checkpoint=find_checkpoint(plan.output_dir) if plan.resume else None)
-    metrics = trainer.evaluate() if prepared.held_out is not None else {}
+    metrics = evaluate(prepared, trainer)
+    if plan.self_training:
+        say(f"before self-training: {shown_metrics(metrics)}")
+        trainer, metrics = self_train(prepared, trainer, metrics, say)
     save_scorer(trainer, Path(plan.output_dir))
     report_end(prepared, trainer, metrics, say)
     return metrics
@@ -73,13 +82,18 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
 
 def make_trainer(prepared: Prepared) -> SplitLossTrainer:
     """The Trainer; for tuning it builds its models itself."""
-    set_seed(prepared.options.seed)  # a fresh score head is drawn
+    set_seed(prepared.options.seed)  # fresh weights are drawn
     model = {"model_init": prepared.build} if prepared.plan.tune else {"model": prepared.build()}
+    return new_trainer(prepared, prepared.options, prepared.train, **model)
+
+
+def new_trainer(prepared: Prepared, options: SplitLossConfig, train: Any, **model: Any) -> SplitLossTrainer:
+    """A Trainer of these pictures."""
     try:
         return SplitLossTrainer(
-            args=prepared.options,
+            args=options,
             processing_class=prepared.processor,
-            train_dataset=prepared.train,
+            train_dataset=train,
             eval_dataset=prepared.held_out,
             **model,
         )
@@ -87,6 +101,67 @@ def make_trainer(prepared: Prepared) -> SplitLossTrainer:
         if "requires" not in str(error):
             raise
         raise ImportError(str(error)) from error
+
+
+def evaluate(prepared: Prepared, trainer: SplitLossTrainer) -> dict[str, Any]:
+    """Metrics on the pictures to judge on; none without such."""
+    return trainer.evaluate() if prepared.held_out is not None else {}
+
+
+# ---- self-training --------------------------------------------------------------------------------------------------
+
+
+def round_folders(plan: TrainingPlan) -> list[Path]:
+    """A folder for each round of self-training."""
+    return [Path(plan.output_dir) / f"round-{number}" for number in range(1, plan.self_training + 1)]
+
+
+def self_train(
+    prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str, Any], say: Say
+) -> tuple[SplitLossTrainer, dict[str, Any]]:
+    """
+    The Trainer of the last round, and its metrics; each round goes on with the weights of the one before and picks
+    anew.
+    """
+    plan = prepared.plan
+    for number, folder in enumerate(round_folders(plan), start=1):
+        if not (plan.resume and (folder / PICKED).is_file()):
+            surest = pick_round(prepared, trainer, folder)
+            say(f"round {number}: the surest prediction has a sharpened share of {surest:.2f} in one level")
+        count = count_rows(folder / PICKED)
+        say(f"round {number}: {count} of {len(prepared.unlabelled)} pictures picked, see {folder / PICKED}")
+        if not count:
+            say(
+                f"round {number}: nothing to learn from, so self-training ends here. A pick_threshold below "
+                f"{plan.pick_threshold:g} or a sharpening above {plan.sharpening:g} picks more"
+            )
+            break
+        options = copy.copy(prepared.options)
+        options.output_dir = str(folder)
+        train = ConcatDataset([prepared.train, read_picked(trainer.model.config, folder / PICKED)])
+        trainer = new_trainer(prepared, options, train, model=trainer.model)
+        resumed = find_checkpoint(folder) if plan.resume and has_checkpoint(folder) else None
+        trainer.train(resume_from_checkpoint=resumed)
+        metrics = evaluate(prepared, trainer)
+        say(f"after round {number}: {shown_metrics(metrics)}")
+    return trainer, metrics
+
+
+def pick_round(prepared: Prepared, trainer: SplitLossTrainer, folder: Path) -> float:
+    """Write what the scorer is sure of; the largest share of a level."""
+    plan = prepared.plan
+    rows, surest = pick_pictures(trainer, prepared.unlabelled, plan.sharpening, plan.pick_threshold)
+    if trainer.args.should_save:
+        write_picked(rows, trainer.model.config.attributes, folder / PICKED)
+    trainer.accelerator.wait_for_everyone()
+    return surest
+
+
+def read_picked(config: Any, path: Path) -> RatedPictures:
+    """Picked pictures as rated ones, in the units of the scorer."""
+    return read_ratings(
+        path, known_attributes=config.attributes, score_range=config.score_range, num_levels=config.num_levels
+    )
 
 
 def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
@@ -102,21 +177,31 @@ def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
     name = plan.model or "roc4mllm-tiny, the bundled scorer (for trying things out; state a model for real work)"
     lines += [f"model: {name}", describe_trainable(model)]
     lines += [f"note: {note}" for note in prepared.notes]
+    if trainer.leaves_one:
+        lines.append("note: each pass leaves out one picture, since batch normalisation can do nothing with one alone")
     batch = options.train_batch_size * options.gradient_accumulation_steps * options.world_size
     steps = options.max_steps
     if steps <= 0:
         steps = math.ceil(math.ceil(len(prepared.train) / batch) * options.num_train_epochs)
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in options.loss_weights.items() if weight)
-    lines.append(
-        f"about {steps} steps of {batch} pictures ({options.world_size} process(es)); learning rate "
-        f"{options.learning_rate:g}; weights of the losses: {weights}"
+    unused = () if trainer.data_collator.reads_text else ("text",)
+    used = {name: weight for name, weight in options.loss_weights.items() if weight and name not in unused}
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in used.items())
+    rates = ", ".join(
+        [f"{options.learning_rate:g}", *(f"{p} {r:g}" for p, r in (options.learning_rates or {}).items())]
     )
+    lines.append(
+        f"about {steps} steps of {batch} pictures ({options.world_size} process(es)); learning rate {rates}; weights "
+        f"of the losses: {weights}"
+    )
+    if plan.self_training:
+        lines.append(f"then {plan.self_training} round(s) of self-training on {len(prepared.unlabelled)} pictures")
     return lines
 
 
 def search_space(plan: TrainingPlan) -> dict[str, Any]:
     """What to search: the plan's space, or one that suits most trainings."""
-    return plan.search_space or (DEFAULT_LORA_SPACE if plan.lora else DEFAULT_SPACE)
+    is_small = plan.lora or image_scorer_config(plan.model) is not None  # and takes larger learning rates
+    return plan.search_space or (DEFAULT_LORA_SPACE if is_small else DEFAULT_SPACE)
 
 
 def tune(prepared: Prepared, trainer: SplitLossTrainer, say: Say) -> dict[str, Any]:
@@ -160,10 +245,8 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
     """The numbers, where the scorer is, and how to go on."""
     folder = prepared.plan.output_dir
     if prepared.held_out is not None:
-        shown = {name: metrics.get(f"eval_{name}") for name in ("srcc", "plcc", "mae")}
-        numbers = ", ".join(f"{k.upper()} {v:.3f}" for k, v in shown.items() if isinstance(v, float) and v == v)
         kind = f"{prepared.shared} of them trained on" if prepared.shared else "not trained on"
-        say(f"on {len(prepared.held_out)} pictures, {kind}: {numbers or 'too few scores for a correlation'}")
+        say(f"on {len(prepared.held_out)} pictures, {kind}: {shown_metrics(metrics)}")
     if not trainer.model.config.score_head_trained:
         say(f"the model is in {folder}; it has learned no scores, since there were none to learn from")
         return
@@ -174,6 +257,13 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
             say(f"judge it in full: roc4mllm evaluate {folder} {path} -o report")
         else:
             say("the pictures to judge on lie in the data set itself: name it, or its split, to roc4mllm evaluate")
+
+
+def shown_metrics(metrics: dict[str, Any]) -> str:
+    """The main metrics in a line."""
+    shown = {name: metrics.get(f"eval_{name}") for name in ("srcc", "plcc", "mae")}
+    numbers = ", ".join(f"{k.upper()} {v:.3f}" for k, v in shown.items() if isinstance(v, float) and v == v)
+    return numbers or "too few scores for a correlation"
 
 
 def write_ratings(rated: RatedPictures, path: Path) -> bool:

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-LOSSES = ("text", "smooth_l1", "ce", "emd")
+from ..modeling_roc4mllm.long_tail_aesthetics import MIXUP, checked_mixup
+
+LOSSES = ("text", "smooth_l1", "ce", "emd", "similarity")
+SCORE_LOSSES = ("smooth_l1", "ce", "emd")  # which teach the score head
 PRESETS = {
     "paper": {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0},
     "paper-ava": {"text": 1.0, "smooth_l1": 1.0, "ce": 1.0, "emd": 0.0},
     "authors-script": {"text": 1.0, "smooth_l1": 0.0, "ce": 10.0, "emd": 0.0},
+    "emd": {"text": 0.0, "smooth_l1": 0.0, "ce": 0.0, "emd": 1.0},
 }
 
 
@@ -26,14 +30,25 @@ class SplitLossConfig(TrainingArguments):
         loss_preset (`str`, *optional*, defaults to `"paper"`):
             Weights of the losses: `"paper"` is text and smooth-L1; `"paper-ava"` adds the cross-entropy against vote
             distributions, as the paper does on AVA; `"authors-script"` is text and ten times the cross-entropy, as
-            in the authors' published command.
+            in the authors' published command; `"emd"` is the earth mover's distance alone, for the families that
+            score a picture without a language model.
         text_weight, smooth_l1_weight, ce_weight, emd_weight (`float`, *optional*):
             Weight of one loss, at least 0, instead of the preset's: cross-entropy of the text, smooth-L1 between
             scores (in units of the score range, which is 1–10 in the paper: on 0–100 it counts ten times as much),
             cross-entropy and earth mover's distance between distributions.
+        similarity_weight (`float`, *optional*, defaults to 0.0):
+            Weight of ELTA's similarity loss, which draws features of pictures together that are rated alike.
+        mixup_pairs (`int`, *optional*, defaults to 0):
+            Rows that ELTA's tail mixup adds to each forward pass for each attribute: two pictures of the batch, the
+            first mostly of rare ratings, the second rated like it, mixed where the score head reads them. They count
+            in the score losses as other rows do. ELTA adds one.
+        mixup_tau_1, mixup_tau_2 (`float`, *optional*, default to 0.5 and 5.0):
+            Temperatures of the two draws, for scores from 1 to 10; other ranges are brought there. A smaller `tau_1`
+            draws more from the tails, a larger `tau_2` neighbours nearer in score.
         learning_rates (`dict[str, float]`, *optional*):
             Learning rate of a part of the model, where it differs from `learning_rate`. A ROC4MLLM has `vision_tower`,
-            `connector`, `language_model` and `score_head`.
+            `connector`, `language_model` and `score_head`, a TANet `perception`, `theme`, `colour` and `score_head`;
+            a model's `part_prefixes` name its parts.
         freeze (`list[str]`, *optional*):
             Parts that are not trained.
 
@@ -53,6 +68,10 @@ class SplitLossConfig(TrainingArguments):
     smooth_l1_weight: float | None = field(default=None, metadata={"help": "Weight of smooth-L1 between scores."})
     ce_weight: float | None = field(default=None, metadata={"help": "Weight of the cross-entropy of distributions."})
     emd_weight: float | None = field(default=None, metadata={"help": "Weight of the earth mover's distance."})
+    similarity_weight: float = field(default=0.0, metadata={"help": "Weight of ELTA's similarity loss."})
+    mixup_pairs: int = field(default=0, metadata={"help": "Rows of ELTA's tail mixup per attribute and forward pass."})
+    mixup_tau_1: float = field(default=MIXUP["tau_1"], metadata={"help": "The smaller, the more from the tails."})
+    mixup_tau_2: float = field(default=MIXUP["tau_2"], metadata={"help": "The larger, the nearer the second picture."})
     learning_rates: dict | None = field(default=None, metadata={"help": "Learning rate by part of the model."})
     freeze: list[str] | None = field(default=None, metadata={"help": "Parts of the model that are not trained."})
 
@@ -75,6 +94,11 @@ class SplitLossConfig(TrainingArguments):
         weights = self.loss_weights
         if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"Loss weights must be at least 0 and one of them above; got {weights}.")
+        if (checked_mixup(self.tail_mixup) or weights["similarity"]) and self.per_device_train_batch_size < 2:
+            raise ValueError(
+                "mixup_pairs and similarity_weight need pictures that are beside each other in a forward pass: "
+                f"per_device_train_batch_size must be at least 2, got {self.per_device_train_batch_size}."
+            )
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns would drop the pictures, which the collator reads: leave it off.")
         if self.label_smoothing_factor:
@@ -87,7 +111,14 @@ class SplitLossConfig(TrainingArguments):
     def loss_weights(self) -> dict[str, float]:
         """Weights by the names that `forward` takes: a loss's own, or else the preset's (which may be searched)."""
         own = {name: getattr(self, f"{name}_weight") for name in LOSSES}
-        return {name: PRESETS[self.loss_preset][name] if own[name] is None else own[name] for name in LOSSES}
+        preset = PRESETS[self.loss_preset]
+        return {name: preset.get(name, 0.0) if own[name] is None else own[name] for name in LOSSES}
+
+    @property
+    def tail_mixup(self) -> dict[str, float] | None:
+        """Options of tail mixup as `forward` takes them."""
+        options = {"pairs": self.mixup_pairs, "tau_1": self.mixup_tau_1, "tau_2": self.mixup_tau_2}
+        return options if self.mixup_pairs else None
 
     @property
     def n_gpu(self) -> int:

@@ -5,11 +5,15 @@ Paper: "Regression Over Classification: Assessing Image Aesthetics via Multimoda
 (loss decoupling). What differs from transformers' Trainer:
 - text tokens and scores are counted over all batches of a step, accumulated ones and those of other processes, and
   each loss is divided by its own count: how a batch is cut up does not change the training
+- rows of tail mixup, which are made within `forward`, are counted beforehand and weigh as much as other rows; the
+  similarity loss and the mixing see the pictures of one forward pass only, so that these do depend on how it is cut
 - every part of the loss is logged by name, in training and in evaluation, as its mean over tokens or scores
 - parts of the model may be frozen or have a learning rate of their own
 - a checkpoint appears under its name when it is complete; no file of it is pickled code
 """
 
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -18,17 +22,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder, load_adapter_weights
+from ..modeling_roc4mllm.long_tail_aesthetics import mixed_count
+from ..modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
 from .checkpoint_folders import UNFINISHED, check_space, check_writable, checkpoint_bytes, publish
 from .metrics_aesthetics import aesthetics_metrics
 from .model_parts import checked_parts, freeze_parts, named_parts
 from .rating_collator import RatingCollator
-from .split_loss_config import LOSSES, SplitLossConfig
+from .split_loss_config import LOSSES, SCORE_LOSSES, SplitLossConfig
 
 Counts = dict[str, torch.Tensor]
 
@@ -41,7 +47,7 @@ class SplitLossTrainer(Trainer):
         model (`PreTrainedModel`): A model of this package, with adapters or without.
         args ([`SplitLossConfig`], *optional*): Options.
         data_collator (callable, *optional*): Makes batches of rows; by default a [`RatingCollator`].
-        processing_class (`ProcessorMixin`): The model's processor.
+        processing_class (`ProcessorMixin` or image processor): The model's own.
         **kwargs: As in the parent: `train_dataset`, `eval_dataset`, `callbacks`, `model_init`, …; `compute_metrics`
             gives SRCC, PLCC, MAE and RMSE by default.
 
@@ -102,7 +108,7 @@ class SplitLossTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, Counts]:
         """The batches of one step, and the text tokens and scores in those of all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        local = [target_counts(batch) for batch in batches]
+        local = [target_counts(batch, self.args.tail_mixup) for batch in batches]
         names = ("text", "scores")
         counts = torch.stack(
             [sum((c[name] for c in local), start=torch.zeros(())).to(device) for name in names]
@@ -116,7 +122,7 @@ class SplitLossTrainer(Trainer):
     def _mark_score_head(self, scores: torch.Tensor) -> None:
         """Say in the config that the score head is trained, as soon as there is a step with scores in it."""
         config = self.model.config
-        is_rated = any(self.args.loss_weights[name] for name in LOSSES if name != "text")
+        is_rated = any(self.args.loss_weights[name] for name in SCORE_LOSSES)
         if getattr(config, "score_head_trained", True) or not is_rated or not scores > 0:
             return
         config.score_head_trained = any(p.requires_grad for _, p in named_parts(self.model)["score_head"])
@@ -137,9 +143,10 @@ class SplitLossTrainer(Trainer):
         inputs = dict(inputs)
         if not self.args.loss_weights["text"]:
             inputs.pop("labels", None)  # no logits for text that does not count
-        local = target_counts(inputs)
+        mixup = None if num_items_in_batch is None else self.args.tail_mixup  # evaluation mixes nothing
+        local = target_counts(inputs, mixup)
         counts = local if num_items_in_batch is None else num_items_in_batch
-        outputs = model(**inputs, loss_weights=self.args.loss_weights, loss_counts=counts)
+        outputs = model(**inputs, loss_weights=self.args.loss_weights, loss_counts=counts, tail_mixup=mixup)
         loss = outputs["loss"]
         if num_items_in_batch is None:
             self._evaluation_losses.add(outputs, counts, local)
@@ -169,6 +176,22 @@ class SplitLossTrainer(Trainer):
         output.metrics.update({f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()})
         return output
 
+    def predict_distributions(self, pictures) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        What the model makes of pictures without ratings.
+
+        Args:
+            pictures (`Dataset`): Rows with an `image` and no rating.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: scores `(P, A)` in units of the score range, and distributions
+            `(P, A, N)`.
+        """
+        wanted = ("scores", "distribution")
+        ignored = [name.name for name in dataclasses.fields(AestheticsOutput) if name.name not in wanted]
+        scores, distributions = self.predict(pictures, ignore_keys=ignored).predictions
+        return torch.from_numpy(scores), torch.from_numpy(distributions)
+
     # ---- what is trained, in which order ------------------------------------------------------------------------
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -186,6 +209,39 @@ class SplitLossTrainer(Trainer):
                 piece for group in optimizer.param_groups for piece in split_by_rate(group, rates)
             ]
         return optimizer
+
+    @property
+    def leaves_one(self) -> bool:
+        """
+        Whether a pass would end with a single picture, of which batch normalisation can take no statistics: it is left
+        out. Several processes fill up their last batches.
+        """
+        has_norm = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in self.model.modules())
+        count, size = len(self.train_dataset), self._train_batch_size
+        return has_norm and self.args.world_size == 1 and count > size > 1 and count % size == 1
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in the parent, but for a single picture that [`~SplitLossTrainer.leaves_one`] out."""
+        with self._dropping_last(self.args.dataloader_drop_last or self.leaves_one):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """As in the parent, with all pictures: `dataloader_drop_last` is for training."""
+        with self._dropping_last(False):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset) -> DataLoader:
+        """Likewise."""
+        with self._dropping_last(False):
+            return super().get_test_dataloader(test_dataset)
+
+    @contextlib.contextmanager
+    def _dropping_last(self, dropping: bool):
+        kept, self.args.dataloader_drop_last = self.args.dataloader_drop_last, dropping
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = kept
 
     def _get_train_sampler(self, train_dataset=None):
         """As in the parent, which cannot tell how long a row becomes that is not yet tokenised."""
@@ -307,16 +363,17 @@ class LossMeans:
 
     def flush(self, accelerator) -> dict[str, float]:
         """Means over all processes, by name; a part that nothing was summed over is left out."""
-        totals = torch.stack([torch.stack([self.sums[name], self.counts[name]]) for name in LOSSES]).float()  # (4, 2)
+        totals = torch.stack([torch.stack([self.sums[name], self.counts[name]]) for name in LOSSES]).float()  # (5, 2)
         if accelerator.num_processes > 1:
             totals = accelerator.reduce(totals.to(accelerator.device), "sum")
         self.clear()
         return {name: total / count for name, (total, count) in zip(LOSSES, totals.tolist(), strict=True) if count}
 
 
-def target_counts(batch: dict[str, Any]) -> Counts:
+def target_counts(batch: dict[str, Any], tail_mixup: dict[str, float] | None = None) -> Counts:
     """
-    How many text tokens (`text`) and scores (`scores`) of a batch have a target, as tensors on its device.
+    How many text tokens (`text`) and scores (`scores`, those of tail mixup included) of a batch have a target, as
+    tensors on its device.
     """
     counts = {"text": torch.zeros(()), "scores": torch.zeros(())}
     if (labels := batch.get("labels")) is not None:
@@ -325,7 +382,8 @@ def target_counts(batch: dict[str, Any]) -> Counts:
     known += [~votes.isnan().any(-1) for votes in [batch.get("votes")] if votes is not None]  # (B, A)
     if known:
         rated = torch.stack(known).any(0)  # (B, A)
-        counts["scores"] = (rated & has_slot(batch.get("slot_attributes"), rated)).sum()
+        rated = rated & has_slot(batch.get("slot_attributes"), rated)
+        counts["scores"] = rated.sum() + mixed_count(rated, tail_mixup)
     return counts
 
 

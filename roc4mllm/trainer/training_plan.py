@@ -27,7 +27,8 @@ class TrainingPlan:
     Args:
         data (`str`): Rated pictures: CSV, JSON, JSON lines, Parquet, a folder or the name of a data set on the Hub.
         model (`str`, *optional*): Multimodal LLM to put a score head on, or a scorer to train on: a Hub name or a
-            folder. By default the bundled scorer, which is for trying things out.
+            folder. Or a family without a language model, to begin with fresh weights: `tanet`, `eat-tiny`, …; see
+            [`image_scorers`]. By default the bundled scorer, which is for trying things out.
         output_dir (`str`, *optional*, defaults to `"scorer"`): Folder of the trained scorer and its checkpoints.
         split (`str`, *optional*): Part of a data set to train on.
         pictures (`str`, *optional*): Folder that relative paths start from.
@@ -46,6 +47,13 @@ class TrainingPlan:
         dtype (`str`, *optional*): Dtype of the weights; by default float32, or the checkpoint's with `lora`.
         attn_implementation (`str`, *optional*): `sdpa`, `flash_attention_2`, …
         resume (`bool`, *optional*, defaults to `False`): Go on from the newest checkpoint in `output_dir`.
+        self_training (`int`, *optional*, defaults to 0): Rounds of training on, each with pictures of `unlabelled`
+            that the scorer so far is sure of, see [`self_train`].
+        unlabelled (`str`, *optional*): Pictures without ratings for that: a folder, or a table of paths.
+        sharpening (`float`, *optional*, defaults to 1.0): How much sharper predictions become with each point, on a
+            range of 1 to 10, that they lie from their mean (ELTA's beta), before they are judged.
+        pick_threshold (`float`, *optional*, defaults to 0.8): Largest share of a level above which a sharpened
+            prediction is sure enough.
         tune (`int`, *optional*, defaults to 0): Try that many settings of `search_space` instead of one training.
         search_space (`dict`, *optional*): What to try: a list of values, or `{low, high, log, step}`, by option.
         training (`dict`, *optional*): Options of [`SplitLossConfig`].
@@ -73,6 +81,10 @@ class TrainingPlan:
     dtype: str | None = None
     attn_implementation: str | None = None
     resume: bool = False
+    self_training: int = 0
+    unlabelled: str | None = None
+    sharpening: float = 1.0
+    pick_threshold: float = 0.8
     tune: int = 0
     search_space: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +100,22 @@ class TrainingPlan:
             raise ValueError(f"{', '.join(self.lora_settings())} without lora would do nothing: set lora too")
         if self.tune and self.resume:
             raise ValueError("tune starts every run anew: leave out resume")
+
+        self._check_self_training()
+
+    def _check_self_training(self) -> None:
+        if self.self_training < 0 or bool(self.self_training) != bool(self.unlabelled):
+            raise ValueError(
+                "self_training needs a number of rounds and the pictures for them, unlabelled; got "
+                f"{self.self_training} rounds and {self.unlabelled!r}"
+            )
+        if self.self_training and self.tune:
+            raise ValueError("tune compares single trainings: find the settings first, then train with self_training")
+        if not (0 < self.pick_threshold < 1 and self.sharpening >= 0):
+            raise ValueError(
+                "pick_threshold must lie between 0 and 1 and sharpening be at least 0, got "
+                f"{self.pick_threshold} and {self.sharpening}"
+            )
 
     def lora_settings(self) -> list[str]:
         """Names of the settings of low-rank weights that are not at their defaults."""

@@ -13,11 +13,23 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder
-from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
+from ..modeling_roc4mllm.configuration_aesthetics import AestheticsConfig
+from ..modeling_roc4mllm.configuration_image_scorer import ImageScorerConfig
+from ..modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
 from ..processing_roc4mllm.processing_roc4mllm import QUESTION, ROC4MLLMProcessor
+from .image_scorers import (
+    fresh_config,
+    image_processor_of,
+    image_scorer_config,
+    image_scorer_options,
+    new_image_scorer,
+    refuse_language_settings,
+    scored_rows,
+)
 from .rating_data import RatedPictures, read_ratings
+from .self_training import read_unlabelled
 from .split_loss_config import SplitLossConfig
 from .training_plan import TrainingPlan
 
@@ -34,8 +46,9 @@ class Prepared:
     options: SplitLossConfig
     train: RatedPictures
     held_out: RatedPictures | None
-    processor: ROC4MLLMProcessor
-    build: Callable[[], ROC4MLLMForImageAesthetics]
+    processor: Any  # ROC4MLLMProcessor, or an image processor
+    build: Callable[[], Any]
+    unlabelled: list[str] = field(default_factory=list)  # paths, for self-training
     shared: int = 0  # pictures to judge on that are trained on too
     notes: list[str] = field(default_factory=list)
 
@@ -53,6 +66,8 @@ def training_options(plan: TrainingPlan) -> SplitLossConfig:
     }
     if trains_adapter(plan):
         defaults["learning_rate"] = LORA_LEARNING_RATE
+    elif config := image_scorer_config(plan.model):
+        defaults |= image_scorer_options(plan, config)
     try:
         return SplitLossConfig(output_dir=plan.output_dir, **defaults | plan.training)
     except TypeError as error:
@@ -67,7 +82,29 @@ def trains_adapter(plan: TrainingPlan) -> bool:
 def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
     """Read the data and find out what has to be built."""
     refuse_same_folder(plan)
-    known = scorer_config(plan.model)
+    image_scorer = image_scorer_config(plan.model)
+    if image_scorer is not None:
+        refuse_language_settings(plan, image_scorer)
+    known = None if fresh_config(plan.model) else scorer_config(plan.model)
+    train, held_out, notes = read_data(plan, options, known)
+    if image_scorer is not None:
+        train = scored_rows(train, notes)
+    if plan.tune and (held_out is None or len(held_out) < FEWEST_TO_COMPARE):
+        raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
+    processor, build = parts_of(plan, train, known, image_scorer)
+    prepared = Prepared(plan, options, train, held_out, processor, build)
+    if plan.self_training:
+        refuse_without_levels(plan, known)
+        rated = image_files(train) | image_files(held_out)
+        prepared.unlabelled = read_unlabelled(plan.unlabelled or "", plan.pictures, rated, notes)
+    prepared.notes, prepared.shared = notes, count_shared(train, held_out)
+    return prepared
+
+
+def read_data(
+    plan: TrainingPlan, options: SplitLossConfig, known: AestheticsConfig | None
+) -> tuple[RatedPictures, RatedPictures | None, list[str]]:
+    """Rated pictures to train on and to judge on, and what was noticed about them."""
     reading: dict[str, Any] = {
         "attributes": plan.attributes,
         "score_range": plan.score_range,
@@ -77,7 +114,8 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
         refuse_other_scorer(plan, known)
         ranges = dict(zip(known.attributes, score_ranges(known.score_range, len(known.attributes)), strict=True))
         reading["score_range"] = [ranges[name] for name in plan.attributes or known.attributes]
-        reading |= {"num_levels": known.num_levels, "known_attributes": known.attributes}
+        reading["known_attributes"] = known.attributes
+        reading["num_levels"] = known.num_levels if known.num_levels > 1 else None  # votes tell their mean at least
     reading["pictures"] = plan.pictures
     train = read_ratings(plan.data, split=plan.split, skip_bad_rows=plan.skip_bad_rows, **reading)
     notes, held_out = list(train.warnings), None
@@ -89,16 +127,35 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
         notes += held_out.warnings
     elif plan.eval_share:
         train, held_out = train.split(plan.eval_share, seed=options.seed)
-    if plan.tune and (held_out is None or len(held_out) < FEWEST_TO_COMPARE):
-        raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
+    return train, held_out, notes
+
+
+def parts_of(
+    plan: TrainingPlan, train: RatedPictures, known: AestheticsConfig | None, image_scorer: ImageScorerConfig | None
+) -> tuple[Any, Callable[[], Any]]:
+    """The processor, and what builds or loads the model."""
+    if image_scorer is not None:
+        processor = image_processor_of(plan, image_scorer)
+        loading = loading_options(plan)
+        if known is None:
+            return processor, lambda: new_image_scorer(plan, train, **loading)
+        return processor, lambda: AutoModelForImageAesthetics.from_pretrained(plan.model, **loading)
     if known is None:
         processor = new_processor(plan, train)
-        prepared = Prepared(plan, options, train, held_out, processor, lambda: new_scorer(plan, train, processor))
-    else:
-        processor = ROC4MLLMProcessor.from_pretrained(plan.model or str(BUNDLED))
-        prepared = Prepared(plan, options, train, held_out, processor, lambda: known_scorer(plan))
-    prepared.notes, prepared.shared = notes, count_shared(train, held_out)
-    return prepared
+        return processor, lambda: new_scorer(plan, train, processor)
+    return ROC4MLLMProcessor.from_pretrained(plan.model or str(BUNDLED)), lambda: known_scorer(plan)
+
+
+def refuse_without_levels(plan: TrainingPlan, known: AestheticsConfig | None) -> None:
+    """Self-training needs predicted distributions."""
+    if (plan.num_levels if known is None else known.num_levels) == 1:
+        raise ValueError("self_training sharpens distributions over levels, and a head of one value has none")
+
+
+def image_files(rated: RatedPictures | None) -> set[str]:
+    """The files of rated pictures; none where a data set holds them itself."""
+    rows = [] if rated is None else [rated[index]["image"] for index in range(len(rated))]
+    return {image for image in rows if isinstance(image, str)}
 
 
 def refuse_same_folder(plan: TrainingPlan) -> None:
@@ -111,22 +168,22 @@ def count_shared(train: RatedPictures, held_out: RatedPictures | None) -> int:
     """How many files to judge on are trained on too."""
     if held_out is None:
         return 0
-    trained = {row["image"] for row in (train[i] for i in range(len(train))) if isinstance(row["image"], str)}
+    trained = image_files(train)
     rows = (held_out[index] for index in range(len(held_out)))
     return sum(isinstance(row["image"], str) and row["image"] in trained for row in rows)
 
 
-def scorer_config(model: str | None) -> ROC4MLLMConfig | None:
+def scorer_config(model: str | None) -> AestheticsConfig | None:
     """The config of a scorer that is trained on; `None` for a multimodal LLM that has no score head yet."""
     if model and "visual_config" in PreTrainedConfig.get_config_dict(model)[0]:
         raise ValueError(
             f"{model} is in the format of its authors; convert it (`roc4mllm convert --help`) and train on the result"
         )
     config = AutoConfig.from_pretrained(model or str(BUNDLED))
-    return config if isinstance(config, ROC4MLLMConfig) else None
+    return config if isinstance(config, AestheticsConfig) else None
 
 
-def refuse_other_scorer(plan: TrainingPlan, known: ROC4MLLMConfig) -> None:
+def refuse_other_scorer(plan: TrainingPlan, known: AestheticsConfig) -> None:
     """A trained scorer keeps its range, levels, attributes and question."""
     if unknown := sorted(set(plan.attributes or ()) - set(known.attributes)):
         raise ValueError(f"the scorer does not know {', '.join(unknown)}; it scores {', '.join(known.attributes)}")

@@ -11,6 +11,7 @@ import torch
 from backbones_checks import Trial, distance
 from backbones_tiny import tiny_model
 from tiny import BACKBONES, photo, scorer_parts
+from tiny_training import eat_parts
 from transformers import AutoConfig, BitsAndBytesConfig
 
 from roc4mllm import ROC4MLLMConfig, ROC4MLLMForImageAesthetics
@@ -176,6 +177,11 @@ def test_unusual_backbones(name, trained_rows):
     assert distance(trial.score(**inputs), scores) < 1e-5
     assert model(**inputs, labels=labels).text_loss.item() == pytest.approx(text_loss, abs=1e-5)
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+
+
+def test_a_scorer_without_a_language_model_is_refused():
+    with pytest.raises(ValueError, match="EATForImageAesthetics has no language model"):
+        add_lora(eat_parts()[0])
 
 
 def test_untold_tying_is_refused(monkeypatch):

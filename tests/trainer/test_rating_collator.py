@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tiny import photo, shared_parts
+from tiny_training import eat_parts
 
 from roc4mllm.trainer.rating_collator import RatingCollator
 
@@ -84,3 +85,43 @@ def test_a_loss_follows_from_every_kind_of_row(collator):
         assert output.loss.isfinite()
         assert all(part > 0 for part in (parts[:1] if kind == "comment" else parts)), kind
         assert kind != "comment" or parts[1:] == [0, 0, 0]
+
+
+class TestPicturesAlone:
+    """Scorers without a language model have an image processor and read no text."""
+
+    @pytest.fixture
+    def without_text(self) -> RatingCollator:
+        model, images = eat_parts(attributes=ATTRIBUTES)
+        return RatingCollator(images, model.config)
+
+    def test_the_batch_holds_pictures_and_targets_and_no_text(self, without_text, collator):
+        rows = [
+            {"image": photo(0), "scores": {"aesthetics": 2.0}, "comment": "calm", "question": "How good?"},
+            {"image": photo(1, 30, 90), "scores": {"sharpness": 3.4}, "stds": {"sharpness": 0.9}},
+            {"image": photo(2).convert("L"), "votes": [1, 2, 0, 4, 0]},
+        ]
+        batch = without_text(rows)
+        assert set(batch) == {"pixel_values", "scores", "votes"}
+        assert batch["pixel_values"].shape == (3, 3, 48, 48)
+        with_text = collator(rows)
+        for name in ("scores", "votes"):
+            torch.testing.assert_close(batch[name], with_text[name], equal_nan=True)
+        assert without_text.length(rows[0]) == without_text.length(rows[1])
+
+    def test_a_head_of_one_value_gets_scores_alone(self):
+        model, images = eat_parts(num_levels=1)
+        row = {"image": photo(0), "scores": {"aesthetics": 2.0}, "votes": {"aesthetics": [1, 2]}, "stds": 1.0}
+        batch = RatingCollator(images, model.config)([row])
+        assert set(batch) == {"pixel_values", "scores"}
+        assert model.train()(**batch).loss > 0
+
+    def test_votes_of_two_lengths_are_refused(self, without_text):
+        with pytest.raises(ValueError, match=r"one length, got \[3, 5\]"):
+            without_text([{"image": photo(0), "votes": [1, 2, 3]}, {"image": photo(1), "votes": [1, 2, 3, 4, 5]}])
+
+
+def test_rows_of_pictures_alone_have_no_targets(collator):
+    batch = collator([{"image": photo(0)}, {"image": photo(1), "question": "How good?"}])
+    assert not {"labels", "scores", "votes"} & set(batch)
+    assert {"input_ids", "slot_attributes"} <= set(batch)

@@ -8,11 +8,11 @@ import sys
 import pytest
 import tiny_training
 import torch
-from tiny import scorer_parts
-from tiny_training import ATTRIBUTES, curve, rows, trainer
+from tiny import photo, scorer_parts
+from tiny_training import ATTRIBUTES, curve, eat_parts, rows, trainer
 from transformers import Trainer, TrainingArguments
 
-from roc4mllm import ROC4MLLMForImageAesthetics
+from roc4mllm import ROC4MLLMForImageAesthetics, TANetConfig, TANetForImageAesthetics, load_scorer
 from roc4mllm.trainer.model_parts import describe_trainable, named_parts
 from roc4mllm.trainer.rating_collator import RatingCollator
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
@@ -63,6 +63,12 @@ def test_the_loss_curve_does_not_depend_on_how_a_batch_is_cut_up(tmp_path):
             assert line == pytest.approx(wanted, rel=2e-5)
     for line, wanted in zip(two["checkpointed"], expected[:1], strict=False):  # the schedule is of fewer steps
         assert line == pytest.approx(wanted, rel=1e-4)
+    # tail mixup and similarity see the rows of one process, and leave the text alone
+    assert two["mixed"][0]["text_loss"] == pytest.approx(expected[0]["text_loss"], rel=1e-4)
+    assert two["mixed"][0]["smooth_l1_loss"] != pytest.approx(expected[0]["smooth_l1_loss"], rel=1e-3)
+    for line in two["mixed"]:
+        parts = [line[name] for name in ("text_loss", "smooth_l1_loss", "ce_loss")]
+        assert line["loss"] == pytest.approx(sum(parts) + 0.5 * line["similarity_loss"], rel=1e-5)
     evaluation = whole.evaluate()
     for name in ("eval_loss", "eval_text_loss", "eval_ce_loss"):  # 7 rows in two processes: one row counts twice
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=0.2)
@@ -110,6 +116,99 @@ def test_the_evaluation_loss_does_not_depend_on_the_batch_size(tmp_path):
         assert [line[name] for line in found] == pytest.approx([found[0][name]] * 3, rel=1e-5)
 
 
+def test_rows_of_tail_mixup_weigh_as_much_as_others(tmp_path):
+    """The logged means are over rated and mixed rows of all batches of a step, and the loss is their weighted sum."""
+    trained = trainer(
+        tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, mixup_pairs=3, similarity_weight=0.1,
+        max_steps=1,
+    )  # fmt: skip
+    seen = []
+    losses_of = trained.model.losses_of
+
+    def look(rated):
+        seen.append(losses_of(rated))
+        return seen[-1]
+
+    trained.model.losses_of = look
+    trained.train()
+    logged = trained.state.log_history[0]
+    means = {name: torch.cat([losses[name] for losses in seen]).mean().item() for name in ("smooth_l1", "ce")}
+    assert sum(len(losses["ce"]) for losses in seen) > 12 + 8
+    for name, mean in means.items():
+        assert logged[f"{name}_loss"] == pytest.approx(mean, rel=1e-5)
+    expected = logged["text_loss"] + sum(means.values()) + 0.1 * logged["similarity_loss"]
+    assert logged["loss"] == pytest.approx(expected, rel=1e-5)
+    assert "eval_similarity_loss" not in trained.evaluate()
+
+
+def test_a_resumed_training_mixes_as_an_uninterrupted_one(tmp_path):
+    options = {"mixup_pairs": 2, "mixup_tau_2": 0.0, "similarity_weight": 0.1, "save_strategy": "steps"}
+    whole = trainer(tmp_path / "whole", save_steps=2, **options)
+    whole.train()
+    resumed = trainer(tmp_path / "again", save_steps=2, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert resumed.state.global_step == 6
+    for line, wanted in zip(curve(resumed), curve(whole), strict=True):
+        assert line == pytest.approx(wanted, rel=1e-5)
+    other = trainer(tmp_path / "other", **options | {"save_strategy": "no", "mixup_tau_2": 5.0})
+    other.train()
+    assert curve(other)[-1]["loss"] != pytest.approx(curve(whole)[-1]["loss"], rel=1e-4)
+
+
+def test_a_scorer_of_a_picture_alone_is_trained_too(tmp_path):
+    """Parts with rates of their own and frozen ones, comments left out, the image processor saved beside the model."""
+    model, images = eat_parts(attributes=ATTRIBUTES)
+    trained = trainer(
+        tmp_path, model=model, processor=images, loss_preset="emd", mixup_pairs=1, learning_rates={"score_head": 1e-2},
+        train_sampling_strategy="group_by_length", max_steps=12, lr_scheduler_type="constant",
+    )  # fmt: skip
+    before = weights(model)
+    trained.train()
+    losses = [line["loss"] for line in trained.state.log_history if "loss" in line]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert moved(before, model) == set(before)
+    assert "eval_srcc_sharpness" in trained.evaluate()
+    trained.save_model(tmp_path)
+    assert load_scorer(str(tmp_path))(photo(0))["error"] is None
+    frozen = trainer(tmp_path, model=model, processor=images, loss_preset="emd", freeze=["backbone"], max_steps=1)
+    before = weights(model)
+    frozen.train()
+    assert moved(before, model) == {"score_head.weight", "score_head.bias"}
+
+
+def test_a_last_picture_alone_is_left_out_where_batch_normalisation_would_fail(tmp_path):
+    data = [{"image": photo(index), "score": 1 + index % 5 * 0.9} for index in range(9)]
+    options = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "max_steps": -1, "loss_preset": "emd"}
+    options |= {"train_dataset": data, "eval_dataset": data}
+    networks = {"mobilenet_config": {"depth_multiplier": 0.35}, "scene_config": {"hidden_sizes": [8, 8, 8, 8]}}
+    tanet = TANetForImageAesthetics(TANetConfig(num_levels=5, score_range=(1.0, 5.0), **networks))
+    _, images = eat_parts()
+    trained = trainer(tmp_path, model=tanet, processor=images, **options)
+    assert trained.leaves_one
+    trained.train()
+    assert trained.state.global_step == 4
+    assert len(trained.predict(data).predictions) == 9
+    eat = trainer(tmp_path, model=eat_parts()[0], processor=images, **options)
+    eat.train()
+    assert eat.state.global_step == 6
+
+
+def test_leaving_out_the_last_batch_is_for_training_alone(tmp_path):
+    trained = trainer(tmp_path, dataloader_drop_last=True, train_dataset=rows(11), per_device_eval_batch_size=4)
+    assert len(trained.get_train_dataloader()) == 1
+    assert [len(loader) for loader in (trained.get_eval_dataloader(), trained.get_test_dataloader(rows(7)))] == [2, 2]
+
+
+def test_distributions_of_pictures_without_ratings(tmp_path):
+    pictures = [{"image": photo(index)} for index in range(5)]
+    for parts in (eat_parts(attributes=ATTRIBUTES), scorer_parts("llava", ATTRIBUTES)):
+        trained = trainer(tmp_path, model=parts[0], processor=parts[1], per_device_eval_batch_size=2)
+        scores, distribution = trained.predict_distributions(pictures)
+        assert (scores.shape, distribution.shape) == ((5, 2), (5, 2, 5))
+        assert scores.std(0).min() > 1e-3
+        torch.testing.assert_close((distribution * torch.arange(1.0, 6)).sum(-1), scores)
+
+
 def test_counts_are_those_of_supervised_tokens_and_rated_slots():
     labels = torch.tensor([[5, -100, 7, 8], [-100, 6, -100, -100]])  # the 5 is predicted by no position
     nan = float("nan")
@@ -120,6 +219,8 @@ def test_counts_are_those_of_supervised_tokens_and_rated_slots():
     assert (counts["text"], counts["scores"]) == (3, 4)
     slots = torch.tensor([[0, 1], [1, -1]])  # the second sentence does not ask for the first attribute
     assert target_counts({"scores": scores, "slot_attributes": slots})["scores"] == 2
+    assert target_counts({"scores": scores, "votes": votes}, {"pairs": 3})["scores"] == 4 + 6
+    assert target_counts({"scores": scores, "slot_attributes": slots}, {"pairs": 3})["scores"] == 2
     assert target_counts({"input_ids": labels}) == {"text": 0, "scores": 0}
 
 
@@ -321,13 +422,18 @@ def test_a_full_disk_is_refused_before_the_first_step(tmp_path, monkeypatch):
 
 
 def test_presets_and_single_weights():
-    assert SplitLossConfig().loss_weights == {"text": 1.0, "smooth_l1": 1.0, "ce": 0.0, "emd": 0.0}
+    none = dict.fromkeys(("text", "smooth_l1", "ce", "emd", "similarity"), 0.0)
+    assert SplitLossConfig().loss_weights == none | {"text": 1.0, "smooth_l1": 1.0}
+    assert SplitLossConfig().tail_mixup is None
     assert SplitLossConfig(loss_preset="paper-ava").loss_weights["ce"] == 1.0
     script = SplitLossConfig(loss_preset="authors-script", emd_weight=0.5).loss_weights
-    assert script == {"text": 1.0, "smooth_l1": 0.0, "ce": 10.0, "emd": 0.5}
+    assert script == none | {"text": 1.0, "ce": 10.0, "emd": 0.5}
     searched = SplitLossConfig(text_weight=2.0)
     searched.loss_preset = "paper-ava"  # as a search of settings does
-    assert searched.loss_weights == {"text": 2.0, "smooth_l1": 1.0, "ce": 1.0, "emd": 0.0}
+    assert searched.loss_weights == none | {"text": 2.0, "smooth_l1": 1.0, "ce": 1.0}
+    assert SplitLossConfig(loss_preset="emd", similarity_weight=0.2).loss_weights == none | {
+        "emd": 1.0, "similarity": 0.2
+    }  # fmt: skip
     config = SplitLossConfig()
     assert (config.learning_rate, config.per_device_train_batch_size, config.num_train_epochs) == (2e-5, 16, 2.0)
 
@@ -335,10 +441,14 @@ def test_presets_and_single_weights():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"loss_preset": "papre"}, "paper, paper-ava, authors-script; got 'papre'"),
+        ({"loss_preset": "papre"}, "paper, paper-ava, authors-script, emd; got 'papre'"),
         ({"text_weight": -1.0}, "at least 0"),
         ({"text_weight": 0.0, "smooth_l1_weight": 0.0}, "one of them above"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+        ({"similarity_weight": -1.0}, "at least 0"),
+        ({"mixup_pairs": 1, "mixup_tau_1": 0.0}, "tau_1 above 0"),
+        ({"mixup_pairs": 1, "per_device_train_batch_size": 1}, "at least 2, got 1"),
+        ({"similarity_weight": 1.0, "per_device_train_batch_size": 1}, "at least 2, got 1"),
         ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
     ],
 )
