@@ -1,0 +1,1 @@
+"""From raw downloads to Parquet that `datasets.load_dataset` reads: one file per data set."""

@@ -1,0 +1,179 @@
+"""
+A user's download: where its tables and pictures lie, however deep and in whatever folders.
+
+The folder is walked once. Files are found by the end of their path, so that `merge/test.csv` need not stand where the
+authors' archive had it. Of pictures only names are kept, a hundred bytes each.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+
+from .raw_archives import UNREADABLE, archive_stem, unpack
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+SPELLINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", "")  # tried where a name is found under none
+
+
+class RawFolder:
+    """
+    Args:
+        path (`Path`): The folder, or one file in it.
+        unpack_to (`Path`, *optional*): Folder for what is unpacked from archives; without it none is.
+        prefer (`tuple[str, ...]`, *optional*): Parts of a path; where a picture lies in several folders, the first of
+            these decides, as in `("originalSize", "warp256")`.
+
+    Attributes:
+        notes (`list[str]`): What a person should know about what was found, and what was not.
+        absent (`dict[str, list[str]]`): Pictures that one file names and another should describe, by what is wrong.
+    """
+
+    def __init__(self, path: Path, unpack_to: Path | None = None, prefer: tuple[str, ...] = ()):
+        if not path.exists():
+            raise FileNotFoundError(f"No such folder: {os.fspath(path)!r}.")
+        self.path = path if path.is_dir() else path.parent
+        self.notes: list[str] = []
+        self.absent: dict[str, list[str]] = {}
+        self.files: list[Path] = []
+        self.folders: list[str] = []
+        self.pictures: dict[str, int | tuple[int, ...]] = {}  # numbers of folders by name
+        self.rank = {part.casefold(): number for number, part in enumerate(prefer)}
+        self._walk(str(self.path))
+        if unpack_to is not None:
+            for number, archive in enumerate([file for file in self.files if archive_stem(file)]):
+                self._unpack(archive, unpack_to / f"{number}-{archive_stem(archive)}")
+        if path.is_file():
+            self.files = [path]
+
+    def _walk(self, root: str) -> None:
+        """Note tables and pictures; a folder that is reached twice, by a link, counts once."""
+        waiting, seen = [root], set()
+        while waiting:
+            folder = waiting.pop()
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below = []
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.is_dir():
+                        if not entry.name.startswith((".", "__MACOSX")):
+                            below.append(entry.path)
+                    elif entry.name.startswith("._") or not entry.is_file():
+                        continue  # what macOS leaves behind, and what is no file
+                    elif entry.name.lower().endswith(PICTURE_ENDINGS):
+                        self._add_picture(folder, entry.name)
+                    else:
+                        self.files.append(Path(entry.path))
+            waiting += reversed(below)
+
+    def _add_picture(self, folder: str, name: str) -> None:
+        if not self.folders or self.folders[-1] != folder:
+            self.folders.append(folder)
+        number, known = len(self.folders) - 1, self.pictures.get(name)
+        if known is None:
+            self.pictures[sys.intern(name)] = number
+        else:
+            self.pictures[name] = (*(known if isinstance(known, tuple) else (known,)), number)
+
+    def _unpack(self, archive: Path, folder: Path) -> None:
+        """Take up what an archive holds, unless it is unpacked beside it already."""
+        if not (archive.parent / str(archive_stem(archive))).is_dir():
+            unpack(archive, folder)
+            self._walk(str(folder))
+            self.notes.append(f"{archive.name} was unpacked")
+
+    # ---- tables -----------------------------------------------------------------------------------------------------
+
+    def find_all(self, pattern: str) -> list[Path]:
+        """Files whose path ends like the pattern (`unmerge/*/*.csv`), the highest first; capitals do not matter."""
+        parts = PurePath(pattern.casefold()).parts
+        found = [
+            file
+            for file in self.files
+            if len(file.parts) >= len(parts)
+            and all(map(fnmatchcase, [part.casefold() for part in file.parts[-len(parts) :]], parts))
+        ]
+        return sorted(found, key=lambda file: (len(file.parts), file))
+
+    def find(self, *patterns: str) -> Path | None:
+        """
+        The file of the first pattern that finds any.
+
+        Raises:
+            ValueError: If it finds several at the same height.
+        """
+        for pattern in patterns:
+            found = self.find_all(pattern)
+            if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
+                names = [os.path.relpath(file, self.path) for file in found[:2]]
+                raise ValueError(f"Which {pattern} is meant? Found {' and '.join(names)}; move one away.")
+            if found:
+                return found[0]
+        return None
+
+    def need(self, *patterns: str) -> Path:
+        """
+        The file of the first pattern that finds any.
+
+        Raises:
+            ValueError: If none does.
+        """
+        if (found := self.find(*patterns)) is None:
+            raise ValueError(f"{os.fspath(self.path)!r} holds no {' or '.join(patterns)}{self._packed()}.")
+        return found
+
+    def need_some(self, patterns: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+        """
+        Split and file of each split that is there; what is not is noted.
+
+        Raises:
+            ValueError: If there is none at all.
+        """
+        found = {split: self.find(pattern) for split, pattern in patterns.items()}
+        if not any(found.values()):
+            tried = ", ".join(patterns.values())
+            raise ValueError(f"{os.fspath(self.path)!r} holds none of {tried}{self._packed()}.")
+        for split, file in found.items():
+            if file is None:
+                self.notes.append(f"{patterns[split]} is not there, so there are no rows of {split}")
+            else:
+                yield split, file
+
+    def _packed(self) -> str:
+        packed = [file.name for file in self.files if {*map(str.lower, file.suffixes)} & UNREADABLE]
+        return f"; {packed[0]} has to be unpacked by hand first" if packed else ""
+
+    # ---- pictures ---------------------------------------------------------------------------------------------------
+
+    def locate(self, image: str) -> str | None:
+        """
+        Path of a picture, `None` where there is none.
+
+        Args:
+            image (`str`): Its name, with or without ending, and as much of its path as is known.
+        """
+        if "/" in image and ".." not in image and os.path.isfile(path := os.path.join(self.path, image)):
+            return path
+        folder, _, name = image.replace("\\", "/").rpartition("/")
+        if (known := self.pictures.get(name)) is None:
+            stem, ending = os.path.splitext(name)
+            stem = stem if ending.lower() in PICTURE_ENDINGS else name
+            name = next((stem + spelling for spelling in SPELLINGS if stem + spelling in self.pictures), name)
+            known = self.pictures.get(name)
+        if known is None:
+            return None
+        number = known if isinstance(known, int) else min(known, key=lambda number: self._order(number, folder))
+        return f"{self.folders[number]}/{name}"
+
+    def _order(self, number: int, wanted: str) -> tuple[bool, int, int]:
+        """Of several folders: the one that was named, then the preferred one, then the first that was met."""
+        folder = self.folders[number]
+        rank = min((rank for part, rank in self.rank.items() if part in folder.casefold()), default=len(self.rank))
+        return not (wanted and folder.endswith(f"/{wanted}")), rank, number
+
+
+__all__ = ["RawFolder"]

@@ -1,0 +1,282 @@
+"""
+Whether a model has seen the pictures that it is tested on.
+
+The pictures of a training travel with the model as hashes of 8 bytes, at most two for each:
+
+- of the **name**, where the data set is known (column `source`): without ending, and without folders in the data sets
+  that have a script, whose names come from a pool that several may share. EVA's pictures are AVA's; those of TAD66K
+  and ICAA have Flickr's names. It finds a picture that was resized or encoded anew. Without a source names say
+  nothing: everybody has an IMG_0001.
+- of the **content**: length, first and last bytes of the file. It finds a copy under any name, in any table.
+
+A copy that was renamed and encoded anew is found by neither. By chance a picture seems known with a probability of
+(hashes of the training) / 2^64: for the 20 000 pictures of AVA's test against 230 000, that any of them does, 1 in
+10^9.
+"""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from .registry import DATA_SETS
+
+Hashes: TypeAlias = NDArray[np.uint64]
+
+GUARD_FILE = "trained_on.safetensors"
+EDGE_BYTES = 16 * 1024  # of either end of a file: no two photographs share them, and a gigabyte need not be read
+PICTURE_ENDING = re.compile(r"\.(jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
+FIRST_NAMES = 5
+UNNAMED = "csv"  # what tables are called whose owner gave no name
+NONE = 0  # stands for no hash, and is left out of comparisons
+
+
+class LeakError(ValueError):
+    """
+    A test that holds pictures of the training.
+
+    Args:
+        message (`str`): How many, and what to do.
+        overlap ([`Overlap`]): The same, counted.
+    """
+
+    def __init__(self, message: str, overlap: "Overlap"):
+        super().__init__(message)
+        self.overlap = overlap
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """
+    What a test shares with a training; false if nothing.
+
+    Args:
+        pictures (`int`): Rows of the test.
+        shared (`int`): Those of them whose picture the training held.
+        first (`tuple[str, ...]`): Names of the first of them.
+        trained_on, tested_on (`tuple[str, ...]`): Protocol and split of either side, as far as they are known.
+    """
+
+    pictures: int
+    shared: int
+    first: tuple[str, ...]
+    trained_on: tuple[str, ...]
+    tested_on: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.shared)
+
+    def __str__(self) -> str:
+        sides = [", ".join(names) or "data without a protocol" for names in (self.trained_on, self.tested_on)]
+        text = (
+            f"{self.shared} of {self.pictures} test pictures were trained on (trained: {sides[0]}; test: {sides[1]})"
+        )
+        return text + (f"; the first: {', '.join(self.first)}" if self.first else "")
+
+
+# Hashes --------------------------------------------------------------------------------------------------------------
+
+
+def picture_name(image_id: str) -> str:
+    """A name as it is compared: without ending, in one form of Unicode, capitals alike."""
+    name = image_id.replace("\\", "/").strip()
+    return unicodedata.normalize("NFC", PICTURE_ENDING.sub("", name)).casefold()
+
+
+def name_hash(image_id: str | None, source: str | None) -> int:
+    """Hash of a name in the pool of its data set, `NONE` where the data set is not known."""
+    if not image_id or not source or source == UNNAMED:
+        return NONE
+    name, pool = picture_name(image_id), source
+    if known := DATA_SETS.get(source):
+        pool, name = known.pictures_of or known.name, name.rpartition("/")[2]  # folders differ from copy to copy
+    return as_number(f"{pool}\0{name}".encode(errors="surrogatepass"))
+
+
+def content_hash(picture: Any) -> int:
+    """
+    Hash of the content of a picture, `NONE` where it cannot be read.
+
+    Args:
+        picture (`str` or `dict`): A path, or a `{"bytes", "path"}` record of the `datasets` library.
+    """
+    if isinstance(picture, dict):
+        if picture["bytes"] is not None:
+            data = picture["bytes"]
+            return as_number(edges(len(data), data[:EDGE_BYTES], data[-EDGE_BYTES:]))
+        picture = picture["path"]
+    try:
+        with open(picture, "rb") as file:
+            size, first = os.fstat(file.fileno()).st_size, file.read(EDGE_BYTES)
+            file.seek(max(size - EDGE_BYTES, 0))
+            return as_number(edges(size, first, file.read(EDGE_BYTES)))
+    except (OSError, TypeError, ValueError):
+        return NONE
+
+
+def edges(size: int, first: bytes, last: bytes) -> bytes:
+    """What stands for the content of a file."""
+    return size.to_bytes(8, "little") + first + last
+
+
+def as_number(key: bytes) -> int:
+    """Eight bytes of a digest."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def id_set_hash(image_ids: Iterable[str]) -> str:
+    """What two splits have in common if and only if they hold the same ids, in whatever order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for image_id in sorted(set(image_ids)):
+        digest.update(image_id.encode() + b"\0")
+    return digest.hexdigest()
+
+
+# Sets of pictures ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """
+    The pictures of some rows, by their hashes.
+
+    Args:
+        names, contents (`np.ndarray` of shape `(rows,)`, uint64):
+            In the order of the rows, `NONE` where there is none.
+        protocols (`tuple[str, ...]`): `<split_protocol>/<split>` of the rows, as far as they are known.
+        labels (sequence of `str`): Names of the rows, for messages; not saved.
+    """
+
+    names: Hashes
+    contents: Hashes
+    protocols: tuple[str, ...] = ()
+    labels: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, rated: Any) -> "PictureSet":
+        """
+        The pictures of rows as [`~roc4mllm.read_ratings`] gives them.
+
+        Args:
+            rated (sequence of `dict`):
+                Each with `image`, and `columns` with `image_id`, `source`, `split_protocol` and `split` as far as they
+                are known.
+        """
+        names, contents, labels, protocols = [], [], [], set()
+        for index in range(len(rated)):
+            row = rated[index]
+            columns, image = row["columns"], row["image"]
+            path = image["path"] if isinstance(image, Mapping) else image
+            label = columns.get("image_id") or path or f"row {index + 1}"
+            names.append(name_hash(label, columns.get("source")))
+            contents.append(content_hash(image))
+            labels.append(os.path.basename(label))
+            if protocol := columns.get("split_protocol"):
+                protocols.add(f"{protocol}/{columns.get('split') or 'all'}")
+        return cls(as_hashes(names), as_hashes(contents), tuple(sorted(protocols)), labels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __or__(self, other: "PictureSet") -> "PictureSet":
+        """Both, as for a model that was trained on from another."""
+        both = [np.concatenate(pair) for pair in ((self.names, other.names), (self.contents, other.contents))]
+        return PictureSet(both[0], both[1], tuple(sorted({*self.protocols, *other.protocols})))
+
+    def digest(self) -> str:
+        """What stands in a model's card: equal for equal sets, in whatever order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for hashes in (self.names, self.contents):
+            known = distinct(hashes)
+            digest.update(len(known).to_bytes(8, "little") + known.astype("<u8").tobytes())
+        return digest.hexdigest()
+
+    def overlap(self, test: "PictureSet") -> Overlap:
+        """What a test shares with this training."""
+        is_shared = is_in(test.names, self.names) | is_in(test.contents, self.contents)  # (rows,)
+        rows = np.flatnonzero(is_shared)
+        first = tuple(test.labels[row] for row in rows[:FIRST_NAMES]) if test.labels else ()
+        return Overlap(len(test), len(rows), first, self.protocols, test.protocols)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `trained_on.safetensors`, sorted and each hash once: the order of the rows does not travel."""
+        tensors = {"names": distinct(self.names), "contents": distinct(self.contents)}
+        told = {"protocols": json.dumps(self.protocols), "digest": self.digest()}
+        partial = Path(folder, f"{GUARD_FILE}.partial")
+        save_file(tensors, partial, metadata=told)
+        os.replace(partial, Path(folder, GUARD_FILE))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "PictureSet | None":
+        """
+        What a model was trained on, `None` where nothing tells.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = Path(folder, GUARD_FILE)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                told = file.metadata() or {}
+                found = cls(
+                    file.get_tensor("names"), file.get_tensor("contents"), tuple(json.loads(told["protocols"]))
+                )
+        except Exception as error:  # safetensors raises a class of its own, which it does not export everywhere
+            raise ValueError(f"{path.name} cannot be read, so nothing tells what was trained on: {error}") from error
+        if found.digest() != told.get("digest"):
+            raise ValueError(f"{path.name} is damaged: its hashes are not those that it was written with.")
+        return found
+
+
+def as_hashes(numbers: Sequence[int]) -> Hashes:
+    """Numbers as an array."""
+    return np.array(numbers, dtype=np.uint64)
+
+
+def distinct(hashes: Hashes) -> Hashes:
+    """Sorted, each once, without `NONE`."""
+    known: Hashes = np.unique(hashes[hashes != NONE])
+    return known
+
+
+def is_in(wanted: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Whether each of `wanted` occurs in `known`; `NONE` does not."""
+    found: NDArray[np.bool_] = np.isin(wanted, known) & (wanted != NONE)
+    return found
+
+
+def check_leak(trained: PictureSet, test: PictureSet, *, allow_leak: bool = False) -> Overlap:
+    """
+    Compare a test with what a model was trained on.
+
+    Args:
+        trained, test ([`PictureSet`]):
+            The pictures of either side.
+        allow_leak (`bool`, *optional*, defaults to `False`):
+            Return an overlap instead of raising it, for a result that says so.
+
+    Returns:
+        [`Overlap`]
+
+    Raises:
+        LeakError: If the test holds pictures of the training.
+    """
+    overlap = trained.overlap(test)
+    if overlap and not allow_leak:
+        raise LeakError(f"{overlap}. Test on other pictures, or allow_leak for a result that is marked.", overlap)
+    return overlap
+
+
+__all__ = ["GUARD_FILE", "LeakError", "Overlap", "PictureSet", "check_leak", "id_set_hash"]
