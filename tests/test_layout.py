@@ -203,7 +203,14 @@ def test_constraints_hold_versions_and_nothing_else():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["score", "--help"], ["evaluate", "--help"], ["train", "--help"], ["convert", "--help"]],
+    [
+        ["--help"],
+        ["score", "--help"],
+        ["evaluate", "--help"],
+        ["train", "--help"],
+        ["convert", "--help"],
+        ["publish", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_neither_torch_nor_transformers(arguments):

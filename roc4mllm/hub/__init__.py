@@ -1,1 +1,1 @@
-"""Converting the authors' checkpoints."""
+"""Converting the authors' checkpoints, and publishing models and data sets."""

@@ -37,8 +37,8 @@ def load_scorer(
             File of one person's taste, as `roc4mllm personalize` writes it: the scores become that person's, and
             records also hold `general_score`.
         **kwargs:
-            As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `batch_size`,
-            `num_workers`, `allow_untrained`, …
+            As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `token`,
+            `local_files_only`, `cache_dir`, `batch_size`, `num_workers`, `allow_untrained`, …
 
     Raises:
         ValueError: If the model cannot score pictures, was never trained to, or lacks its processor, or the taste was
@@ -61,6 +61,8 @@ def load_scorer(
         return load_converted(model, kwargs)
     else:
         kwargs["model"] = model
+        if "cache_dir" in kwargs:  # `pipeline` reads it there alone
+            kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), "cache_dir": kwargs.pop("cache_dir")}
     scorer: ImageAestheticsPipeline = pipeline("image-aesthetics", pipeline_class=ImageAestheticsPipeline, **kwargs)
     return scorer
 

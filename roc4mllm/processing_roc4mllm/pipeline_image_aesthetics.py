@@ -54,6 +54,7 @@ class ImageAestheticsPipeline(Pipeline):
 
     def __init__(self, model, *args, allow_untrained: bool = False, **kwargs):
         check_scorer(model, allow_untrained)
+        kwargs.pop("local_files_only", None)  # `pipeline` has used it, and hands it on as if it were ours
         super().__init__(model, *args, **kwargs)
         check_processor(self.model.config, self.processor, self.image_processor)
 
