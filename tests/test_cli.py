@@ -418,10 +418,12 @@ def test_models_are_listed_as_text_and_as_json(capsys):
         assert all(value in text for value in entry.values())
 
 
-def test_range_listed_for_the_bundled_checkpoint_is_its_own():
+def test_ranges_listed_for_the_bundled_checkpoint_are_its_own():
     config = json.loads((BUNDLED_CHECKPOINT / "config.json").read_text())
-    low, high = config["score_range"]
-    assert MODELS[0].score_range.startswith(f"{low:g} to {high:g}, higher is better")
+    beauty, *technical = [f"{low:g} to {high:g}" for low, high in config["score_range"]]
+    listed = f"beauty {beauty}; {', '.join(config['attributes'][1:])} {technical[0]}; higher is better"
+    assert MODELS[0].score_range == listed
+    assert len(set(technical)) == 1
     assert config["higher_is_better"] is True
 
 

@@ -330,7 +330,6 @@ class ROC4MLLMProcessor(ProcessorMixin):
         if needs_video(backbone_class):
             backbone_class = image_only(backbone_class)
         backbone_processor = backbone_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        entries = {"fragment_size": None, **entries}  # folders of 0.1 have no such entry
         return cls(backbone_processor=backbone_processor, **{name: entries[name] for name in SAVED})
 
 
