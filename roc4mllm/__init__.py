@@ -77,6 +77,7 @@ PIPELINE_REGISTRY.register_pipeline(
 
 if TYPE_CHECKING:
     from .inference.assessment import Assessment
+    from .inference.explanation import explain
     from .trainer.lora_recipe import add_lora, merge_adapter
     from .trainer.rating_data import read_ratings
     from .trainer.split_loss_config import SplitLossConfig
@@ -88,6 +89,7 @@ LAZY = {
     "SplitLossConfig": "trainer.split_loss_config",
     "SplitLossTrainer": "trainer.split_loss_trainer",
     "add_lora": "trainer.lora_recipe",
+    "explain": "inference.explanation",
     "merge_adapter": "trainer.lora_recipe",
     "read_ratings": "trainer.rating_data",
 }
@@ -120,6 +122,7 @@ __all__ = [
     "TANetForImageAesthetics",
     "__version__",
     "add_lora",
+    "explain",
     "load_scorer",
     "merge_adapter",
     "read_ratings",

@@ -157,7 +157,8 @@ def test_taste_of_another_model_or_attribute_is_refused_before_scoring(model, ca
     main(["personalize", model, "anna.csv", "-o", "anna.safetensors"])
     line = error_line(capsys, "score", "album", "--personal", "anna.safetensors", "-o", "s.csv")
     assert (
-        "'anna.safetensors': this personal taste was made for model 'tiny', but the model has 'roc4mllm-tiny'" in line
+        "'anna.safetensors': this personal taste was made for the score range 1 to 10, but the model has 1 to 7"
+        in line
     )
     line = error_line(
         capsys, "score", "album", "-m", model, "--personal", "anna.safetensors", "--attributes", "color", "-o", "s.csv"
@@ -201,6 +202,76 @@ def test_file_that_is_no_taste(model, capsys):
     assert "nothing.safetensors" in error_line(
         capsys, "score", "album", "-m", model, "--personal", "nothing.safetensors"
     )
+
+
+def verdict_of(capsys) -> str:
+    return capsys.readouterr().out.split("\n\n")[-1]
+
+
+def test_without_a_taste_the_numbers_are_those_of_the_general_score(model, capsys):
+    """As many noisy ratings as tempt a head somewhere when a picture is left out."""
+    frame = pd.read_csv("anna.csv").head(10)
+    found = []
+    for seed in range(12):
+        frame["score"] = np.random.default_rng(seed).uniform(3, 8, len(frame)).round(1)
+        frame.to_csv("noise.csv", index=False)
+        assert main(["personalize", model, "noise.csv", "-o", "x.safetensors", "--score-range", "1", "10"]) == 0
+        printed, taste = capsys.readouterr().out, PersonalTaste.load("x.safetensors")
+        if taste.strength is None:
+            assert not taste.weight.any()
+            assert taste.personal_srcc == pytest.approx(taste.general_srcc)
+            assert f"the personal score is the general one, moved by {taste.bias:+.2f}." in printed
+            assert "gain      +0.000" in printed
+            found.append("each picture was left out in turn" in printed)
+        if any(found):
+            return
+    raise AssertionError(f"no seed shows it: {found}")
+
+
+def test_copies_of_one_picture_name_the_general_score(model, capsys):
+    for copy in range(8):
+        photo(1).save(f"album/copy-{copy}.png")
+    pd.DataFrame({"path": [f"album/copy-{copy}.png" for copy in range(8)], "score": range(1, 9)}).to_csv("c.csv")
+    assert main(["personalize", model, "c.csv", "-o", "x.safetensors", "--batch-size", "3"]) == 0
+    assert verdict_of(capsys).startswith("The general score is the same for all these pictures")
+    assert PersonalTaste.load("x.safetensors").strength is None
+
+
+def test_rater_without_a_name_is_shown_and_can_be_chosen(model, capsys):
+    frame = pd.read_csv("both.csv")
+    frame.loc[frame["rater"] == "bob", "rater"] = ""
+    frame.to_csv("both.csv", index=False)
+    assert "(rater: (blank), anna)" in error_line(capsys, "personalize", model, "both.csv", "-o", "x.safetensors")
+    assert main(["personalize", model, "both.csv", "-o", "x.safetensors", "--rater", "(blank)"]) == 0
+    assert capsys.readouterr().out.startswith("aesthetics for (blank), 1 to 10, 8 pictures")
+
+
+def test_folder_without_ratings_is_refused(model, capsys):
+    line = error_line(capsys, "personalize", model, "album", "-o", "x.safetensors")
+    assert "the folder 'album' holds no ratings; name a table with path and score, or put a metadata.csv" in line
+
+
+@pytest.mark.parametrize(("highest", "is_named"), [(5, True), (6, False)])
+def test_stars_are_named(model, capsys, highest, is_named):
+    frame = pd.read_csv("anna.csv")
+    frame["score"] = np.arange(COUNT) % highest + 1
+    frame.to_csv("stars.csv", index=False)
+    assert main(["personalize", model, "stars.csv", "-o", "x.safetensors"]) == 0
+    line = capsys.readouterr().err
+    assert "the ratings state no range, so the model's is taken, 1 to 10" in line
+    assert ("if they are 1 to 5 stars, say --score-range 1 5" in line) == is_named
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["score", "album", "-m"], ["explain", "album/1.png", "-o", "w.png", "-m"], ["personalize"], ["evaluate"]],
+    ids=lambda command: command[0],
+)
+def test_folder_that_is_no_model(here, capsys, command):
+    (here / "nothing").mkdir()
+    ending = {"personalize": ["anna.csv", "-o", "x.safetensors"], "evaluate": ["anna.csv"]}.get(command[0], [])
+    line = error_line(capsys, *command, "./nothing", *ending)
+    assert "cannot load ./nothing: there is no config.json in the folder './nothing'" in line
 
 
 # explain -------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ PUBLIC_NAMES = [
     "TANetForImageAesthetics",
     "__version__",
     "add_lora",
+    "explain",
     "load_scorer",
     "merge_adapter",
     "read_ratings",

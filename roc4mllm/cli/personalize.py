@@ -1,6 +1,7 @@
 """`roc4mllm personalize`: one person's ratings to a small file that `roc4mllm score --personal` applies."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,24 +14,30 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..inference.personal_scorer import read_features
 from ..inference.personal_taste import Array, PersonalTaste, fit_taste, in_words
+from ..inference.score_files import PICTURE_ENDINGS
 from ..inference.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from ..trainer.image_aesthetics_metric.score_agreement import srcc
 from ..trainer.metrics_aesthetics import Measurement, Statistic, measure
 from ..trainer.rating_data import RatedPictures, read_ratings
+from ..trainer.rating_rows import is_missing
 from ..trainer.rating_sources import open_source
 from .evaluate import in_options
 from .score import choose_attributes, load
 
 RATER_COLUMNS = ("rater", "rater_id", "worker", "user", "user_id")
+BLANK = "(blank)"  # a rater without a name
+STARS = (1.0, 5.0)
 BOOTSTRAPS = 1000
+DECIMALS = 5  # of a score of one picture that is the same in every batch
 Row = dict[str, Any]
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit the taste behind `args.ratings`, write it and say what it is worth."""
     output = check_output(args.output)
+    refuse_bare_pictures(args.ratings)
     try:
         open_source(args.ratings, None)  # a wrong path is told before a model is loaded
         scorer = load(args)
@@ -41,14 +48,27 @@ def run(args: argparse.Namespace) -> int:
     rows, features, general = score_rows(args, scorer, attribute, rows)
     ratings = np.array([row["rating"] for row in rows])
     taste, left_out = fit_taste(scorer.model, attribute, features, general, ratings)
-    found = measure_gain(general, left_out, ratings)
+    nested = measure_gain(general, left_out, ratings)
+    found = nested
+    if taste.strength is None:  # what is saved is the general score, moved, whatever heads did without some pictures
+        found = measure_gain(general, taste.personal_scores(general, features), ratings)
     taste = replace(taste, general_srcc=found["general"].value, personal_srcc=found["personal"].value)
     taste.save(output)
-    for line in report(taste, args.rater, found):
+    for line in report(taste, args.rater, found, nested["personal"].value, verdict(taste, found, general, ratings)):
         print(shown(line))
     for note in [*notes, f"written to {args.output} ({output.stat().st_size / 1000:.1f} kB)"]:
         print(shown(f"roc4mllm: {note}"), file=sys.stderr)
     return 0
+
+
+def refuse_bare_pictures(path: str) -> None:
+    """Say what a folder lacks that holds pictures and no ratings of them, before it is read as a data set."""
+    names = [name for _, _, names in os.walk(path) for name in names if not name.startswith(".")]
+    if os.path.isdir(path) and all(name.lower().endswith(PICTURE_ENDINGS) for name in names):
+        raise ValueError(
+            f"the folder {path!r} holds no ratings; name a table with path and score, or put a metadata.csv with "
+            "file_name and score into the folder"
+        )
 
 
 def check_output(path: str) -> Path:
@@ -79,7 +99,8 @@ def read_rows(args: argparse.Namespace, config: Any, attribute: str) -> tuple[li
     if (start, end) != (low, high):
         notes.append(f"ratings of {start:g} to {end:g} are mapped linearly to the model's {low:g} to {high:g}")
     elif rated.range_guessed:
-        notes.append(f"the ratings state no range, so the model's is taken, {low:g} to {high:g}")
+        scores = [row["scores"][attribute] for row in rows]
+        notes.append(f"the ratings state no range, so the model's is taken, {low:g} to {high:g}{hint(scores, high)}")
     found: dict[str, Row] = {}
     for row in rows:
         name = row["image"] if isinstance(row["image"], str) else row["where"]
@@ -87,6 +108,14 @@ def read_rows(args: argparse.Namespace, config: Any, attribute: str) -> tuple[li
         found.setdefault(name, {"image": row["image"], "name": name, "ratings": []})["ratings"].append(rating)
     # rated twice, a picture would be left out and fitted at once
     return [row | {"rating": float(np.mean(row["ratings"]))} for row in found.values()], notes
+
+
+def hint(scores: Sequence[float], highest: float) -> str:
+    """What to do where ratings without a range look like stars, and the model's range goes further."""
+    low, high = STARS
+    if highest <= high or not all(low <= score <= high and score.is_integer() for score in scores):
+        return ""
+    return f"; if they are {low:g} to {high:g} stars, say --score-range {low:g} {high:g}"
 
 
 def of_rater(rated: RatedPictures, rater: str | None) -> list[Row]:
@@ -102,7 +131,8 @@ def of_rater(rated: RatedPictures, rater: str | None) -> list[Row]:
         if rater is not None:
             raise ValueError(f"the ratings have no column {', '.join(RATER_COLUMNS)} to look for {rater!r} in")
         return rows
-    names = [str(row["columns"][column]).strip() for row in rows]
+    names = [rater_name(row["columns"][column]) for row in rows]
+    rater = None if rater is None else rater_name(rater)
     there = sorted(set(names))
     listed = ", ".join(there[:5]) + (f", … ({len(there)})" if len(there) > 5 else "")
     if rater is None and len(there) > 1:
@@ -110,6 +140,11 @@ def of_rater(rated: RatedPictures, rater: str | None) -> list[Row]:
     if rater is not None and rater not in there:
         raise ValueError(f"no row has the {column} {rater!r}; there are {listed}")
     return [row for row, name in zip(rows, names, strict=True) if rater in (None, name)]
+
+
+def rater_name(value: Any) -> str:
+    """A rater as they are listed and chosen."""
+    return BLANK if is_missing(value) else str(value).strip()
 
 
 def label_range(
@@ -147,32 +182,38 @@ def score_rows(
 # What it is worth ----------------------------------------------------------------------------------------------------
 
 
-def measure_gain(general: Array, left_out: Array, ratings: Array) -> dict[str, Measurement]:
-    """SRCC with the ratings of the general scores and of left-out personal ones, and the difference."""
+def measure_gain(general: Array, personal: Array, ratings: Array) -> dict[str, Measurement]:
+    """SRCC with the ratings of the general scores and of personal ones, and the difference."""
+    general, personal = general.round(DECIMALS), personal.round(DECIMALS)
 
     def gain(counts: Array) -> Array:
-        return srcc(left_out, ratings, counts) - srcc(general, ratings, counts)
+        return srcc(personal, ratings, counts) - srcc(general, ratings, counts)
 
     statistics: dict[str, Statistic] = {
         "general": partial(srcc, general, ratings),
-        "personal": partial(srcc, left_out, ratings),
+        "personal": partial(srcc, personal, ratings),
         "gain": gain,
     }
     return measure(statistics, len(ratings), BOOTSTRAPS, seed=0)
 
 
-def report(taste: PersonalTaste, rater: str | None, found: Mapping[str, Measurement]) -> list[str]:
-    """What was measured, side by side, for a reader."""
-    whose = "one person" if rater is None else rater
-    return [
+def report(
+    taste: PersonalTaste, rater: str | None, found: Mapping[str, Measurement], nested: float | None, verdict: str
+) -> list[str]:
+    """What was measured, side by side, for a reader; `nested` is the SRCC of heads that never saw the picture."""
+    whose = "one person" if rater is None else rater_name(rater)
+    lines = [
         f"{taste.attribute} for {whose}, {in_words(taste.score_range)}, {taste.num_ratings} pictures; "
         f"model {taste.model}",
         "",
         "SRCC with ratings of left-out pictures, and 95 % bootstrap interval",
         *(f"{name:<9}{cells(value)}" for name, value in found.items()),
         "",
-        verdict(taste, found["gain"]),
+        verdict,
     ]
+    if nested is not None and nested != taste.personal_srcc:
+        lines.append(f"Where each picture was left out in turn, some heads were fitted, to an SRCC of {nested:+.3f}.")
+    return lines
 
 
 def cells(found: Measurement) -> str:
@@ -183,12 +224,18 @@ def cells(found: Measurement) -> str:
     return f"{found.value:+7.3f}{interval}"
 
 
-def verdict(taste: PersonalTaste, gain: Measurement) -> str:
+def verdict(taste: PersonalTaste, found: Mapping[str, Measurement], general: Array, ratings: Array) -> str:
     """What the numbers say, in a sentence."""
-    if taste.strength is None:
-        return "No taste of their own shows in these ratings: the personal score is the general one, moved."
+    gain = found["gain"]
+    if np.ptp(general.round(DECIMALS)) == 0 < np.ptp(ratings):
+        return "The general score is the same for all these pictures: nothing tells which score is the better one."
     if gain.value is None:
         return "The ratings do not vary enough to tell whether the personal score is the better one."
+    if taste.strength is None:
+        return (
+            "No taste of their own shows in these ratings: the personal score is the general one, moved by "
+            f"{taste.bias:+.2f}."
+        )
     if gain.low is not None and gain.low > 0:
         return "The personal score follows this person better than the general one."
     if gain.high is not None and gain.high < 0:

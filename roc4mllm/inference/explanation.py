@@ -31,6 +31,7 @@ from .explanation_maps import (
     attention_map,
     colour_similarity,
     gradient_map,
+    is_flat,
     moved_points,
     seen_box,
 )
@@ -90,7 +91,7 @@ def explain(scorer: ImageAestheticsPipeline, image: Any, attribute: str | None =
     What a score rests on.
 
     ```python
-    >>> explanation = explain(roc4mllm.load_scorer(), "photo.jpg")
+    >>> explanation = roc4mllm.explain(roc4mllm.load_scorer(), "photo.jpg")
     >>> explanation.save("explanation.png")
     ```
 
@@ -122,6 +123,8 @@ def explain(scorer: ImageAestheticsPipeline, image: Any, attribute: str | None =
     inputs = dict(batch.inputs.to(scorer.device).to(scorer.model.dtype))
     column = list(scorer.model.config.attributes).index(attribute)
     found = FAMILIES.get(scorer.model.config.model_type, explain_gradient)(scorer, inputs, column, picture)
+    if found.get("heatmap") is not None and is_flat(found["heatmap"]):
+        found["caption"] += " This is the same everywhere, so nothing is drawn over the picture."
     left, upper, right, lower = found.get("box", WHOLE)
     if left > 0 or upper > 0 or right < 1 or lower < 1:
         found["caption"] += " The model does not see the pale part of the picture."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .explanation_maps import is_flat
 from .score_table import shown
 
 if TYPE_CHECKING:
@@ -45,11 +46,16 @@ def drawn_photo(explanation: "Explanation") -> Image.Image:
     scale = PHOTO / max(picture.size)
     width, height = (max(SHORTEST, round(length * scale)) for length in picture.size)
     photo = picture.resize((width, height), Image.Resampling.LANCZOS)
-    if explanation.heatmap is not None:
+    if has_heat(explanation):
         photo = with_heat(photo, explanation)
     if explanation.sampling_points is not None and explanation.reference_points is not None:
         photo = with_points(photo, explanation.sampling_points, explanation.reference_points)
     return without_unseen(photo, pixel_box(explanation, photo.size))
+
+
+def has_heat(explanation: "Explanation") -> bool:
+    """Whether there is a map with something to see in it."""
+    return explanation.heatmap is not None and not is_flat(explanation.heatmap)
 
 
 def pixel_box(explanation: "Explanation", size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -77,9 +83,8 @@ def with_heat(photo: Image.Image, explanation: "Explanation") -> Image.Image:
 
 
 def stretched(values: np.ndarray) -> np.ndarray:
-    """Values from 0, the least, to 1, the most; all 0 where they are alike."""
-    span = np.ptp(values)
-    return (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    """Values from 0, the least, to 1, the most."""
+    return np.asarray((values - values.min()) / np.ptp(values))
 
 
 def heat_colours(shares: np.ndarray) -> np.ndarray:
@@ -171,8 +176,9 @@ def drawn_levels(explanation: "Explanation") -> Iterable[Image.Image]:
 
 def drawn_legend(explanation: "Explanation") -> Iterable[Image.Image]:
     """The colours of the heatmap and what their ends stand for."""
-    if explanation.heatmap is None:
+    if not has_heat(explanation):
         return
+    assert explanation.heatmap is not None
     image = Image.new("RGB", (PANEL, 34), "white")
     ramp = np.broadcast_to(heat_colours(np.linspace(0, 1, PANEL)), (12, PANEL, 3))
     image.paste(Image.fromarray(np.rint(ramp).astype(np.uint8)), (0, 0))

@@ -25,7 +25,9 @@ Box: TypeAlias = tuple[float, float, float, float]
 ROW_BY_ROW = ("llava", "paligemma", "gemma3", "internvl")
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 GRADIENT_CELLS = 16  # a side, over which single pixels' gradients, which are noise, are averaged
+FLAT = 1e-4  # of the largest value: a map whose values differ by less shows how numbers are rounded
 PROBE_PIXELS = 1024  # longer edge of the pictures that ask an image processor which part it keeps
+SHORTEST_PROBE = 32  # pixels: the outermost half of a pixel, where nothing can be interpolated, must not count
 
 
 class NoPlacesError(ValueError):
@@ -182,6 +184,11 @@ def gradient_map(model: Any, inputs: Mapping[str, torch.Tensor], column: int, nu
     return as_array(functional.avg_pool2d(functional.pad(cells, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0, 0])
 
 
+def is_flat(heatmap: Array) -> bool:
+    """Whether a map is the same everywhere but for rounding."""
+    return bool(np.ptp(heatmap) <= FLAT * np.abs(heatmap).max())
+
+
 def as_array(values: torch.Tensor) -> Array:
     """A tensor as float64 on the CPU."""
     return values.detach().double().cpu().numpy()
@@ -194,8 +201,9 @@ def seen_box(prepare: Callable[..., Any], size: tuple[int, int]) -> Box:
     """
     The part of a picture that an image processor keeps, whatever it crops, stretches or pads.
 
-    It is asked with three pictures of that shape: a black and a white one, which differ wherever there is picture and
-    not padding, and one whose red and green say how far right and down a pixel lies.
+    It is asked with three pictures of that shape, or of 32 to 1 where it is thinner than that: a black and a white
+    one, which differ wherever there is picture and not padding, and one whose red and green say how far right and
+    down a pixel lies.
 
     Args:
         prepare (`Callable`): An image processor.
@@ -205,8 +213,7 @@ def seen_box(prepare: Callable[..., Any], size: tuple[int, int]) -> Box:
         `tuple` of four `float`: left, upper, right and lower edge of what the model sees, in shares of the picture's
         width and height; below 0 and above 1 where it is padded.
     """
-    shrink = min(1.0, PROBE_PIXELS / max(size))
-    width, height = (max(2, round(length * shrink)) for length in size)
+    width, height = (max(SHORTEST_PROBE, round(length * PROBE_PIXELS / max(size))) for length in size)
     probe = np.zeros((height, width, 3))
     probe[..., 0], probe[..., 1] = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None]
     pictures = [Image.fromarray(np.rint(array).astype(np.uint8)) for array in (probe, 0 * probe, 0 * probe + 255)]
@@ -246,6 +253,7 @@ __all__ = [
     "attention_map",
     "colour_similarity",
     "gradient_map",
+    "is_flat",
     "moved_points",
     "seen_box",
 ]

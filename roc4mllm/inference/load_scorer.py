@@ -109,14 +109,22 @@ def convert_below(folder: str, backbone: Any, hub: dict[str, Any]) -> tuple[Path
 
 
 def is_original(name: str, **hub: Any) -> bool:
-    """Whether a model is in the format of mPLUG-Owl2's authors, told by its config."""
+    """
+    Whether a model is in the format of mPLUG-Owl2's authors, told by its config.
+
+    Raises:
+        OSError: If it is a folder without a config.
+    """
     from ..hub.mplug_owl2_keys import is_mplug_owl2  # most scorers need no conversion
     from ..hub.original_files import read_json
 
     try:
-        path = Path(cached_file(name, "config.json", **hub))
+        found = cached_file(name, "config.json", **hub)
     except OSError:
         return False  # what is wrong is told where the model is loaded
+    if found is None:
+        raise FileNotFoundError(f"there is no config.json in the folder {name!r}, so it is no model")
+    path = Path(found)
     return is_mplug_owl2(read_json(path.parent, path.name))
 
 

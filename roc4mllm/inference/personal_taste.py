@@ -28,7 +28,22 @@ from .whole_files import write_whole
 Array: TypeAlias = npt.NDArray[np.float64]
 
 FORMAT = "roc4mllm personal taste 1"
-IN_MESSAGES = {"score_range": "the score range", "head": "the score head"}  # instead of a field's name
+SAMPLE = 1024  # about as many numbers of each large tensor make its fingerprint
+# What a config says about files, names and runs, and not about features.
+NO_FEATURES = {
+    "architectures",
+    "auto_map",
+    "custom_pipelines",
+    "dtype",
+    "id2label",
+    "label2id",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "transformers_version",
+    "use_cache",
+}
 FEWEST_RATINGS = 5
 MOST_SINGLE = 100  # pictures that are left out one by one; of more, a twentieth at a time
 # Of the ridge, for pictures whose standardised features have a squared length of 1 on average. Below 3, ten noisy
@@ -44,9 +59,9 @@ class PersonalTaste:
     Args:
         weight (`np.ndarray` of shape `(num_features,)`): In units of the score per unit of the feature.
         bias (`float`): In units of the score.
-        model (`str`): Hub name of the model, or name of its folder.
-        revision (`str`, *optional*): The model's, where it came from the Hub.
-        head (`str`): Fingerprint of the model's score head, which tells models of one name apart.
+        model (`str`): Hub name of the model, or name of its folder; for a reader, since names change.
+        revision (`str`, *optional*): The model's, where it came from the Hub; for a reader too.
+        fingerprint (`str`): Of the model's weights and config, as [`fingerprint`] gives it, which tells models apart.
         attribute (`str`): What was rated.
         score_range (pair of `float`): Lowest and highest score.
         num_ratings (`int`): Pictures that it was fitted on.
@@ -63,7 +78,7 @@ class PersonalTaste:
     bias: float
     model: str
     revision: str | None
-    head: str
+    fingerprint: str
     attribute: str
     score_range: tuple[float, float]
     num_ratings: int
@@ -99,13 +114,19 @@ class PersonalTaste:
             ValueError: With what the taste was made for and what came.
         """
         advice = "take the model that it was made for, or make a taste for this one with `roc4mllm personalize`"
-        for name, its in identity(model, self.attribute).items():
-            mine = getattr(self, name)
-            if mine != its and not (name == "revision" and None in (mine, its)):
+        its = identity(model, self.attribute)
+        for name, words in (("attribute", "attribute"), ("score_range", "the score range")):
+            if getattr(self, name) != its[name]:
                 raise ValueError(
-                    f"this personal taste was made for {IN_MESSAGES.get(name, name)} {in_words(mine)}, but the model "
-                    f"has {in_words(its)}; {advice}"
+                    f"this personal taste was made for {words} {in_words(getattr(self, name))}, but the model has "
+                    f"{in_words(its[name])}; {advice}"
                 )
+        if self.fingerprint != its["fingerprint"]:
+            mine, other = (in_words(name) for name in (self.model, its["model"]))
+            raise ValueError(
+                f"this personal taste was made for the model {mine}, but {'this' if mine == other else other} has "
+                f"other weights or another config; {advice}"
+            )
         if not takes_features(model.score_head, len(self.weight)):
             raise ValueError(
                 f"this personal taste was made for {len(self.weight)} features, which the model's score head does "
@@ -151,15 +172,48 @@ def identity(model: Any, attribute: str) -> dict[str, Any]:
     names = list(model.config.attributes)
     known = attribute if attribute in names else names[0]
     low, high = attribute_range(model.config, names.index(known))
-    digest = sha256()
-    for parameter in model.score_head.parameters():
-        digest.update(parameter.detach().to("cpu", torch.float32).numpy().tobytes())
     return {
         "model": model_id(model),
         "revision": getattr(model, "loaded_revision", None),
         "attribute": known,
         "score_range": (low, high),
-        "head": digest.hexdigest()[:16],
+        "fingerprint": fingerprint(model),
+    }
+
+
+def fingerprint(model: Any) -> str:
+    """
+    What tells a model's features from another's, without a forward pass: a hash of its config and of the name, shape
+    and a sample of each parameter and saved buffer, all of it up to 4096 numbers.
+
+    Numbers are rounded to bfloat16, so that a model has one fingerprint on every device, and in float32 as in
+    bfloat16. In float16, which neither holds the smallest of them nor rounds alike, it may have another. Of weights
+    that are offloaded only names and shapes count.
+    """
+    digest = sha256(json.dumps(feature_fields(model.config.to_dict()), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            numbers = sample(tensor.detach())
+            rounded = numbers.bfloat16().float() if numbers.is_floating_point() else numbers
+            digest.update(rounded.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def sample(tensor: torch.Tensor) -> torch.Tensor:
+    """About as many numbers of a large tensor, in odd steps, so that they fall on all columns of a matrix."""
+    step = 1 if tensor.numel() <= 4 * SAMPLE else tensor.numel() // SAMPLE | 1
+    return tensor.reshape(-1)[::step]
+
+
+def feature_fields(fields: Any) -> Any:
+    """A config's fields, nested ones too, that may change features; without those that are not set."""
+    if not isinstance(fields, dict):
+        return fields
+    return {
+        str(name): feature_fields(value)
+        for name, value in fields.items()
+        if value is not None and not str(name).startswith("_") and name not in NO_FEATURES
     }
 
 
@@ -240,7 +294,8 @@ def fit_ridge(features: Array, deviations: Array) -> tuple[Array, float, float]:
         deviations (`np.ndarray` of shape `(n,)`): Targets.
 
     Returns:
-        `tuple`: weights `(num_features,)` and bias for the features as they came, and the strength.
+        `tuple`: weights `(num_features,)` and bias for the features as they came, and the strength; infinite where the
+        weights are 0.
     """
     features = features.astype(np.float64)
     mean, spread = features.mean(0), features.std(0)  # (C,)
@@ -253,7 +308,7 @@ def fit_ridge(features: Array, deviations: Array) -> tuple[Array, float, float]:
     shares = vectors.T @ (deviations - middle)  # (n,)
     strength = STRENGTHS[leave_one_out_errors(eigenvalues, vectors, shares).argmin()]
     weight = scale * (inputs.T @ (vectors @ (shares / (eigenvalues + strength))))  # (C,)
-    return weight, float(middle - mean @ weight), float(strength)
+    return weight, float(middle - mean @ weight), float(strength) if weight.any() else np.inf
 
 
 def leave_one_out_errors(eigenvalues: Array, vectors: Array, shares: Array) -> Array:

@@ -17,6 +17,7 @@ from roc4mllm.inference.explanation_maps import (
     attention_map,
     gradient_map,
     image_token_id,
+    is_flat,
     seen_box,
     token_grid,
 )
@@ -186,6 +187,25 @@ def test_colours_are_compared_where_they_are(tanet):
     np.testing.assert_allclose(explanation.similarity.diagonal(), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("picture", [Image.new("RGB", (64, 48)), photo(1, 1, 1)], ids=["black", "one pixel"])
+def test_rounding_is_not_drawn(tanet, picture):
+    explanation = explain(tanet, picture)
+    assert "This is the same everywhere, so nothing is drawn over the picture." in explanation.caption
+    assert "pale" not in explanation.caption
+    photograph = np.asarray(explanation.draw())[28:-28, 28 : 28 + 720].astype(int)
+    rows = photograph[: round(720 * picture.height / picture.width)]
+    assert np.ptp(rows.reshape(-1, 3), axis=0).max() == 0
+    assert "same everywhere" not in explain(tanet, photo(1)).caption
+
+
+def test_map_of_rounding_is_flat():
+    noise = np.random.default_rng(0).normal(0, 1e-7, (4, 4))
+    assert is_flat(1 + noise)
+    assert is_flat(np.zeros((4, 4)))
+    assert not is_flat(noise)
+    assert not is_flat(1 + 1e4 * noise)
+
+
 def test_gradient_is_where_the_score_comes_from():
     """Of a model that looks at one quarter of the picture only."""
 
@@ -238,6 +258,21 @@ def test_bfloat16_model_is_explained_too(eat):
 )
 def test_box_is_what_the_processor_keeps(processor, size, expected):
     assert seen_box(processor, size) == pytest.approx(expected, abs=0.011)
+
+
+@pytest.mark.parametrize("size", [(6000, 4), (3, 6000), (1, 1), (1, 2), (9, 7)])
+def test_box_of_a_stretched_picture_is_all_of_it_however_thin(size):
+    assert seen_box(ViTImageProcessorPil(size={"height": 48, "width": 48}), size) == WHOLE
+
+
+def test_box_of_a_thin_picture_that_is_padded_or_cropped():
+    left, upper, right, lower = seen_box(MPLUGOwl2ImageProcessor(size={"height": 64, "width": 64}), (6000, 4))
+    assert (left, right) == (0, 1)
+    assert upper < -10
+    assert lower > 10
+    crop = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 48, "width": 48})
+    left, upper, right, lower = seen_box(crop, (1, 1))
+    assert (left, upper, right, lower) == pytest.approx((0.125, 0.125, 0.875, 0.875), abs=0.011)
 
 
 def test_box_of_patches_is_the_whole_picture():

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from tiny import photo, scorer_parts, shared_parts
-from tiny_image_scorers import eat_scorer
+from tiny_image_scorers import eat_scorer, tanet_scorer
 
 from roc4mllm import ImageAestheticsPipeline, load_scorer
 from roc4mllm.inference import personal_taste
@@ -137,9 +137,10 @@ def test_odd_numbers_give_a_finite_head(kind):
         ratings[:] = 4.0
     else:
         ratings = general
-    weight, bias, _ = fit_ridge(features, ratings - general)
+    weight, bias, strength = fit_ridge(features, ratings - general)
     assert np.isfinite([*weight, bias]).all()
     assert kind == "equal ratings" or not weight.any()
+    assert weight.any() == np.isfinite(strength)
     assert np.isfinite(left_out_scores(features, general, ratings, (1.0, 7.0))).all()
 
 
@@ -278,11 +279,14 @@ def test_load_scorer_takes_the_file(eat, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": "user/other"}, "made for model 'user/other', but the model has 'EATForImageAesthetics'"),
         ({"attribute": "color"}, "made for attribute 'color', but the model has 'aesthetics'"),
         ({"score_range": (1.0, 10.0)}, "made for the score range 1 to 10, but the model has 1 to 5"),
         ({"weight": np.ones(7, dtype=np.float32)}, "made for 7 features, which the model's score head does not read"),
-        ({"head": "0123456789abcdef"}, "made for the score head '0123456789abcdef'"),
+        ({"fingerprint": "0123"}, "made for the model 'EATForImageAesthetics', but this has other weights or another"),
+        (
+            {"fingerprint": "0123", "model": "user/other"},
+            "made for the model 'user/other', but 'EATForImageAesthetics' has other weights or another config",
+        ),
     ],
 )
 def test_another_models_taste_is_refused_by_name(eat, change, reason):
@@ -290,12 +294,44 @@ def test_another_models_taste_is_refused_by_name(eat, change, reason):
         PersonalScorer(eat, dataclasses.replace(taste_of(eat), **change))
 
 
-def test_another_revision_is_refused_where_both_are_known(eat, monkeypatch):
-    taste = dataclasses.replace(taste_of(eat), revision="aaa")
-    PersonalScorer(eat, taste)  # a folder has none
-    monkeypatch.setattr(eat.model, "loaded_revision", "bbb", raising=False)
-    with pytest.raises(ValueError, match="made for revision 'aaa', but the model has 'bbb'"):
-        PersonalScorer(eat, taste)
+@pytest.mark.parametrize("kind", ["llava", "eat", "tanet"])
+def test_the_same_model_under_another_name_or_revision_is_taken(kind, tmp_path):
+    if kind == "llava":
+        model, processor = scorer_parts(kind)
+        scorer = load_scorer(model, processor=processor)
+    else:
+        scorer = {"eat": eat_scorer, "tanet": tanet_scorer}[kind]()
+    taste = dataclasses.replace(taste_of(scorer), revision="aaa")
+    scorer.save_pretrained(tmp_path / "other")
+    again = load_scorer(tmp_path / "other")
+    again.model.loaded_revision = "bbb"
+    assert personal_taste.identity(again.model, "aesthetics")["model"] == "other" != taste.model
+    assert PersonalScorer(again, taste)(PICTURES[0])["score"] == pytest.approx(
+        PersonalScorer(scorer, taste)(PICTURES[0])["score"], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("change", ["weight", "buffer", "config"])
+def test_features_of_the_same_head_on_another_model_are_refused(change):
+    scorer = tanet_scorer()
+    taste = taste_of(scorer)
+    PersonalScorer(scorer, taste)
+    model = copy.deepcopy(scorer.model)
+    if change == "weight":
+        next(model.parameters()).data.mul_(1.1)
+    elif change == "buffer":
+        dict(model.named_buffers())[next(name for name in model.state_dict() if "running_mean" in name)].add_(1)
+    else:
+        model.config.theme_activation = "softmax"
+    with pytest.raises(ValueError, match="other weights or another config"):
+        PersonalScorer(load_scorer(model, image_processor=scorer.image_processor), taste)
+
+
+def test_sample_falls_on_all_columns():
+    matrix = torch.arange(64).repeat(1024, 1)  # its column is each number
+    found = personal_taste.sample(matrix)
+    assert 1000 < len(found) < 1100
+    assert set(found.tolist()) == set(range(64))
 
 
 def test_taste_of_a_retrained_head_is_refused_and_of_a_cast_one_is_not():
@@ -304,13 +340,20 @@ def test_taste_of_a_retrained_head_is_refused_and_of_a_cast_one_is_not():
     taste = taste_of(scorer)
     PersonalScorer(load_scorer(model.to(torch.bfloat16), processor=processor), taste)
     torch.nn.init.normal_(model.score_head.weight)
-    with pytest.raises(ValueError, match="made for the score head"):
+    with pytest.raises(ValueError, match="other weights or another config"):
         PersonalScorer(load_scorer(model, processor=processor), taste)
 
 
 def damaged(kind: str, path) -> None:
     tensors, metadata = {"weight": np.ones(4, dtype=np.float32), "bias": np.ones(1, dtype=np.float32)}, {}
-    fields = {"model": "m", "revision": None, "head": "h", "attribute": "a", "score_range": [1, 5], "num_ratings": 5}
+    fields = {
+        "model": "m",
+        "revision": None,
+        "fingerprint": "h",
+        "attribute": "a",
+        "score_range": [1, 5],
+        "num_ratings": 5,
+    }
     metadata = {"format": personal_taste.FORMAT} | {name: json.dumps(value) for name, value in fields.items()}
     if kind == "another format":
         metadata["format"] = "pt"
@@ -321,7 +364,7 @@ def damaged(kind: str, path) -> None:
     elif kind == "wrong shape":
         tensors["weight"] = np.ones((2, 2), dtype=np.float32)
     elif kind == "broken metadata":
-        metadata["head"] = "{"
+        metadata["fingerprint"] = "{"
     elif kind == "unknown field":
         metadata["taste"] = "1"
     elif kind == "range":
