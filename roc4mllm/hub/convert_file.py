@@ -5,8 +5,9 @@ The file is a `.pth` of `torch.save`, which is read without running code in it, 
 the config. The native folder is written beside the place where it goes, and gets its name when it is complete.
 """
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,20 +25,26 @@ from .conversion_card import conversion_card
 from .convert_folder import complete_or_nothing, refuse_bad_place, without_progress_bar
 from .convert_original import conversion_of, native_model
 from .original_files import read_shard
-from .tanet_calibration import calibrate, effect_against_legacy
-from .weight_names import without_wrapper
+from .tanet_calibration import calibrate, effect_against_legacy, generated_pictures
+from .weight_names import weights_within
 
 logger = logging.get_logger(__name__)
 
 FAMILIES = ("tanet", "eat", "elta")
 LEVELS = {"AVA": 10, "TAD66K": 1}  # values of the head, by the data set that a variant was trained on
-NESTS = ("state_dict", "model")  # where a training script keeps the weights beside other things
 BATCH = 32  # pictures at once, as usual for the original, whose scores depend on that
 MEASURED = 10  # batches that its effect is measured on
 UNITS = {
     "AVA": "The score is the mean of the ten levels, in votes of AVA.",
     "TAD66K": "The score is in units of TAD66K's labels, which reach from 1 to 10: the authors teach a tenth of them, "
     "and the head's value times 10 is the score.",
+}
+RAW_UNITS = {
+    "AVA": "The head's ten values are no shares of votes: no softmax follows them, and they need not sum to 1. The "
+    "score is the sum of each level times its raw value, in votes of AVA, set to the range's end where it leaves the "
+    "range. The distribution and its standard deviation are those of the positive part of the values, divided by its "
+    "sum; the mean of that distribution need not be the score.",
+    "TAD66K": f"{UNITS['TAD66K'].removesuffix('.')}, set to the range's end where it leaves the range.",
 }
 PREPARATION = {
     ("tanet", "AVA"): "as its authors test",
@@ -54,13 +61,16 @@ BY_ITSELF = (
 )
 UNCALIBRATED = (
     "**Uncalibrated theme branch.** The original normalises by statistics of each batch and publishes none; this "
-    "model goes without. How much that changes scores was not measured: no pictures were given. To measure them: "
-    "`roc4mllm convert tanet FILE DIR --calibrate PICTURES`."
+    "model goes without. How near it comes to the original's scores: {effect}; measured on {measured} generated "
+    "pictures (gradients, blobs and noise, not photographs) in batches of {batch}, for none were given. To "
+    "measure the statistics, and their effect on real pictures: `roc4mllm convert tanet FILE DIR --calibrate "
+    "PICTURES`."
 )
 CALIBRATED = (
     "**Calibrated theme branch.** The original normalises by statistics of each batch and publishes none; this model "
-    "holds those of {count} pictures. How near it comes to the original's scores of the same pictures, in batches of "
-    "{batch}: {after}. Without the statistics (uncalibrated theme branch): {before}."
+    "holds those of {count} pictures. How near it comes to the original's scores, in batches of {batch}: {after}. "
+    "Without the statistics (uncalibrated theme branch): {before}. Both were measured on {measured} of the same "
+    "pictures, so that on others it may come less near."
 )
 
 
@@ -85,8 +95,8 @@ def convert_file(
             statistics that the theme branch of a TANet for AVA lacks are measured on them.
 
     Raises:
-        ValueError: If the file is not one of weights of that family, a weight is unknown, missing or of another shape,
-            or the pictures cannot be used. Nothing is left behind then.
+        ValueError: If the file is not one of weights of that family, a weight is unknown, missing, of another shape or
+            not finite, or the pictures cannot be used. Nothing is left behind then.
         OSError: If the file cannot be opened, or the destination holds something or cannot be written.
     """
     if family not in FAMILIES or variant not in (None, *LEVELS):
@@ -121,15 +131,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ValueError: If the file is damaged or holds something else.
     """
     if path.suffix == ".safetensors":
-        return without_wrapper(read_shard(path))
-    content = read_saved(path)
-    while nest := next((key for key in NESTS if isinstance(inner(content, key), Mapping)), None):
-        content = content[nest]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path.name} holds a {type(content).__name__}; expected weights by name.")
-    if other := [name for name, value in content.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path.name} holds {other[0]!r}, which is no weight; expected weights by name.")
-    return without_wrapper(content)
+        return weights_within(read_shard(path), path.name)
+    return weights_within(read_saved(path), path.name)
 
 
 def read_saved(path: Path) -> Any:
@@ -144,15 +147,14 @@ def read_saved(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ValueError(f"{path.name} is refused: it is more than weights, and reading it could run code.") from error
+        raise ValueError(
+            f"{path.name} is refused: it is more than weights, and reading it could run code. If you trust where it "
+            f"comes from, save its weights alone, in Python: torch.save(torch.load({path.name!r}, weights_only=False)"
+            "['state_dict'], 'weights.pth'), or whatever they are called there; and convert that."
+        ) from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path.name} cannot be read and may be cut short; fetch it again: {reason}") from error
-
-
-def inner(content: Any, key: str) -> Any:
-    """What stands under a key, if there is such a thing."""
-    return content.get(key) if isinstance(content, Mapping) else None
 
 
 def checked_conversion(family: str, weights: Mapping[str, torch.Tensor], variant: str | None, name: str) -> Any:
@@ -178,15 +180,26 @@ def calibrated(
     """The native model, with statistics where there are pictures, and what its card says of them."""
     lacks_statistics = getattr(conversion.config, "theme_calibrated", None) is False
     if pictures is None:
-        return native_model(conversion, weights), [UNCALIBRATED] if lacks_statistics else []
+        model: Any = native_model(conversion, weights)
+        return model, [uncalibrated_note(model, conversion)] if lacks_statistics else []
     if not lacks_statistics:
         raise ValueError("Calibrating is for the TANet of AVA; this one uses no statistics of pictures.")
     conversion.config.theme_calibrated = None  # no warning: they will be there
-    model: Any = native_model(conversion, weights)
-    before = effect_text(model, conversion, pictures)
+    model = native_model(conversion, weights)
+    parts = list(islice(even_batches(prepared(conversion, pictures)), MEASURED))
+    if not parts:
+        raise ValueError("Calibrating needs at least two pictures that can be read, better a few hundred.")
+    before = effect_text(model, parts)
     count = calibrate(model, prepared(conversion, pictures))
-    after = effect_text(model, conversion, pictures)
-    return model, [CALIBRATED.format(count=count, batch=min(BATCH, count), before=before, after=after)]
+    facts = {"count": count, "measured": sum(map(len, parts)), "batch": len(parts[0])}
+    return model, [CALIBRATED.format(**facts, before=before, after=effect_text(model, parts))]
+
+
+def uncalibrated_note(model: Any, conversion: Any) -> str:
+    """What a card says of a model without statistics, measured on pictures that are made for that."""
+    pixel_values = conversion.image_processor(generated_pictures(BATCH), return_tensors="pt")["pixel_values"]
+    effect = effect_text(model, [pixel_values])
+    return UNCALIBRATED.format(effect=effect, measured=len(pixel_values), batch=len(pixel_values))
 
 
 def prepared(conversion: Any, pictures: Sequence[str | os.PathLike[str]]) -> Iterator[torch.Tensor]:
@@ -200,13 +213,34 @@ def prepared(conversion: Any, pictures: Sequence[str | os.PathLike[str]]) -> Ite
             yield batch.inputs["pixel_values"]
 
 
-def effect_text(model: Any, conversion: Any, pictures: Sequence[str | os.PathLike[str]]) -> str:
-    """How far the scores are from the original's, in words."""
-    parts = [part for part in islice(prepared(conversion, pictures), MEASURED) if len(part) > 1]
-    if not parts:
-        raise ValueError("Calibrating needs at least two pictures that can be read, better a few hundred.")
+def even_batches(parts: Iterable[torch.Tensor], size: int = BATCH) -> Iterator[torch.Tensor]:
+    """
+    Batches of exactly `size` pictures, whatever could not be read; what is left over makes none.
+
+    Where there are fewer pictures, two at least, all of them are one batch.
+    """
+    rest: torch.Tensor | None = None
+    has_full = False
+    for part in parts:
+        rest = part if rest is None else torch.cat([rest, part])
+        while len(rest) >= size:
+            yield rest[:size]
+            rest, has_full = rest[size:], True
+    if rest is not None and len(rest) > 1 and not has_full:
+        yield rest
+
+
+def effect_text(model: Any, parts: Sequence[torch.Tensor]) -> str:
+    """How far the scores of batches are from the original's, in words."""
     effect = effect_against_legacy(model, parts)
-    return f"SRCC {effect['srcc']:.4f}, mean shift {effect['mean_shift']:+.4f}"
+    srcc, shift = effect["srcc"], effect["mean_shift"]
+    if not math.isfinite(shift) or (model.config.theme_calibrated and not math.isfinite(srcc)):
+        raise ValueError(
+            f"Scores of these weights in {model.dtype} are not finite, or all alike (SRCC with the original {srcc}, "
+            f"mean shift {shift}): they cannot be used. In half precision, convert them in float32."
+        )
+    order = f"SRCC {srcc:.4f}" if math.isfinite(srcc) else "no SRCC, for all scores are alike"
+    return f"{order}, mean shift {shift:+.4f}"
 
 
 # ---- card -----------------------------------------------------------------------------------------------------------
@@ -218,7 +252,7 @@ def remarks(family: str, conversion: Any) -> list[str]:
     size, resample = conversion.image_processor.size, Image.Resampling(conversion.image_processor.resample)
     how = PREPARATION.get((family, variant), ASSUMED)
     found = [
-        UNITS[variant],
+        (RAW_UNITS if conversion.config.raw_head else UNITS)[variant],
         f"Pictures are stretched to {size['height']} × {size['width']} pixels ({resample.name.lower()}), {how}, and "
         "normalised by the statistics of ImageNet.",
     ]

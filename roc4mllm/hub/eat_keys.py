@@ -15,10 +15,10 @@ from transformers import ViTImageProcessorPil
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..modeling_roc4mllm.attention_eat import relative_table, shift_mask
-from ..modeling_roc4mllm.configuration_eat import EATConfig
+from ..modeling_roc4mllm.configuration_eat import SIZES, EATConfig
 from ..modeling_roc4mllm.modeling_eat import EATForImageAesthetics
 from .mplug_owl2_keys import refuse_missing
-from .weight_names import refuse_differences, refuse_other_dtypes
+from .weight_names import refuse_differences, refuse_other_dtypes, weights_within
 
 # `{s}` stands for the number of a stage, `{b}` for that of a block. Ours end in `.weight`, `.bias` or nothing.
 BLOCK, ATTENTION, MLP = "stages.{s}.blocks.{b}", "stages.{s}.blocks.{b}.attention", "stages.{s}.blocks.{b}.mlp"
@@ -215,7 +215,8 @@ def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -
     Args:
         state_dict (`Mapping[str, torch.Tensor]`): The original's weights, tables included.
         **fields: What is known otherwise. Shapes do not tell `offset_range_factor`, which is taken to be 2 as in all
-            published sizes, and with `use_conv_patches` not `patch_size`, taken to be 4.
+            published sizes, and with `use_conv_patches` not `patch_size`, taken to be 4. `drop_path_rate`, for
+            training, is that of the published size with these widths and depths, where there is one.
 
     Raises:
         ValueError: If these are not the weights of an EAT model.
@@ -246,8 +247,17 @@ def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -
             if name.endswith("linear1.weight")
         ),
         **{name: [stage[name] for stage in stages] for name in stages[0]},
+        **published_rate([stage["dims"] for stage in stages], depths),
         **fields,
     }
+
+
+def published_rate(widths: list[int], depths: list[int]) -> dict[str, float]:
+    """`drop_path_rate` of the published size with these widths and depths; nothing where there is none."""
+    for config in map(EATConfig.of_size, SIZES):
+        if (config.hidden_sizes, list(map(len, config.stage_blocks))) == (widths, depths):
+            return {"drop_path_rate": config.drop_path_rate}
+    return {}
 
 
 def refuse_incomplete(state_dict: Mapping[str, torch.Tensor], num_stages: int) -> None:
@@ -330,16 +340,17 @@ def load_dat_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> list[st
 
     Args:
         model ([`EATForImageAesthetics`] or [`EATModel`]): Its weights are overwritten.
-        state_dict (`Mapping`): Content of DAT's file: weights by name, bare or under `"model"`.
+        state_dict (`Mapping`): Content of DAT's file: weights by name, bare or under `"model"` or `"state_dict"`, with
+            or without `module.` before each name.
 
     Returns:
         `list[str]`: Names of the model's weights that DAT does not have and that stay as they are: those of the
         reference points and of the head.
 
     Raises:
-        ValueError: If a weight is unknown, missing or of another shape.
+        ValueError: If a weight is unknown, missing, of another shape or not finite.
     """
-    weights = dict(state_dict.get("model", state_dict))
+    weights = weights_within(state_dict, "The checkpoint")
     theirs = {original_name(name, model.config): name for name in model.state_dict()}
     fresh = {name for name in theirs if name.startswith("cls_head.") or ".ref_point14." in name}
     found = {name for name in weights if not TABLE.fullmatch(name) and not name.startswith("cls_head.")}

@@ -34,8 +34,8 @@ class TANetConfig(ImageScorerConfig):
         theme_calibrated (`bool`, *optional*):
             Whether the model holds statistics that the product is normalised by. The original normalises by those of
             the batch and stores none, so that a converted model is `False` until they were measured. `None` for a
-            model that was trained without them and needs none. They belong to the weights: measure them again when the
-            theme branch was trained on.
+            model that was trained without them and needs none. Training changes this by
+            [`~TANetForImageAesthetics.before_training`].
         legacy_batch_mixing (`bool`, *optional*, defaults to `False`):
             Multiply the query of every picture with the weights of every other one, as the original does: the scores
             of a picture depend on the batch. For comparison with the original's numbers only.

@@ -36,6 +36,14 @@ UNCALIBRATED = (
     "uncalibrated theme branch: the original normalises by statistics of each batch, and this converted model holds "
     "none of its own. Measure them with `roc4mllm convert tanet FILE DIR --calibrate PICTURES`."
 )
+CONSTANTS = (
+    "The theme branch is trained on, and normalises by statistics of pictures. They stay as they are, constants that "
+    "it is trained with, and no longer describe its values; to measure them anew would change what was learnt."
+)
+DROPPED = (
+    "The theme branch is trained on with legacy_batch_mixing, which does not use its statistics of pictures. They "
+    "would not fit the new weights and are dropped: measure them again before the model scores without that mode."
+)
 
 
 class TANetPerception(nn.Module):
@@ -66,6 +74,36 @@ class TANetPerception(nn.Module):
         return self.head(self.dropout(pooled.relu()))
 
 
+class TANetStatistics(nn.Module):
+    """
+    Mean and covariance of the queries of a set of pictures, which a theme value is normalised by.
+
+    They stay in float32 or wider whatever the model is cast to: w · C · w leaves the range of float16.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("covariance", torch.eye(size))
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):  # keep the move, undo the rounding
+                kept = torch.empty_like(value, device=moved.device) if value.is_meta else value.to(moved.device)
+                setattr(self, name, kept)
+        return self
+
+    def forward(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Theme values `(B, 1)` that these weights `(B, D + 1)` gave, normalised as those of all pictures by them."""
+        mean = (weights * self.mean).sum(-1, keepdim=True)  # (B, 1)
+        with torch.autocast(weights.device.type, enabled=False):  # autocast would round the product
+            variance = (weights @ self.covariance.to(weights) * weights).sum(-1, keepdim=True)  # (B, 1)
+        return (values - mean) * variance.clamp(min=0).add(STATISTICS_EPS).rsqrt()  # rounding may bring it below 0
+
+
 class TANetTheme(nn.Module):
     """
     The theme branch: one value of a picture by the weights that its own scene asks for.
@@ -84,21 +122,19 @@ class TANetTheme(nn.Module):
             nn.Linear(config.num_scenes, config.theme_size), nn.BatchNorm1d(config.theme_size), nn.PReLU()
         )
         self.activation = nn.PReLU() if config.theme_activation == "prelu" else None
-        size = config.theme_size + 1  # bias included
-        self.register_buffer("mean", torch.zeros(size) if config.theme_calibrated else None)
-        self.register_buffer("covariance", torch.eye(size) if config.theme_calibrated else None)
+        self.statistics = TANetStatistics(config.theme_size + 1) if config.theme_calibrated else None  # bias included
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """`(B, 10)` of `(B, 3, H, W)`."""
+        """`(B, 10)` of `(B, 3, H, W)`; in float32 or wider where the picture decides."""
         if self.config.legacy_batch_mixing:
             return self._mixed(pixel_values)
         if self.activation is None:  # softmax over a single number
             return pixel_values.new_ones(len(pixel_values), BRANCH_SIZE)
         queries, weights = self.queries_and_weights(pixel_values)  # (B, D + 1) each
         values = (queries * weights).sum(-1, keepdim=True)  # (B, 1)
-        if self.mean is not None:
-            values = (values - self._expected(weights)) * self._variance(weights).add(STATISTICS_EPS).rsqrt()
-        return self.activation(values).expand(-1, BRANCH_SIZE)
+        if self.statistics is not None:
+            values = self.statistics(values, weights)
+        return self._activated(values).expand(-1, BRANCH_SIZE)
 
     def scene_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`(B, S)` of `(B, 3, H, W)`."""
@@ -108,21 +144,20 @@ class TANetTheme(nn.Module):
         """
         Vectors `(B, D + 1)` whose product is q · w + b: the query with the bias behind it, and the weights with a 1.
 
-        The bias goes with the query, for it is the query's picture whose bias the original adds.
+        The bias goes with the query, for it is the query's picture whose bias the original adds. In float32 or wider:
+        the product may leave the range of float16.
         """
         scenes = self.scene_logits(pixel_values)  # (B, S)
         bias = self.make_bias(scenes)  # (B, 1)
         queries = torch.cat([self.query(scenes), bias], -1)  # (B, D + 1)
         weights = torch.cat([self.make_weights(scenes), torch.ones_like(bias)], -1)  # (B, D + 1)
-        return queries, weights
+        wide = torch.promote_types(queries.dtype, torch.float32)
+        return queries.to(wide), weights.to(wide)
 
-    def _expected(self, weights: torch.Tensor) -> torch.Tensor:
-        """Mean `(B, 1)` of what the pictures of the calibration get by these weights `(B, D + 1)`."""
-        return (weights * self.mean).sum(-1, keepdim=True)
-
-    def _variance(self, weights: torch.Tensor) -> torch.Tensor:
-        """Its variance `(B, 1)`; rounding may bring it below 0."""
-        return (weights @ self.covariance * weights).sum(-1, keepdim=True).clamp(min=0)
+    def _activated(self, values: torch.Tensor) -> torch.Tensor:
+        """PReLU in the dtype of the values."""
+        slope: torch.Tensor = self.activation.weight  # type: ignore[union-attr]
+        return functional.prelu(values, slope.to(values.dtype))
 
     def set_statistics(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
         """
@@ -134,7 +169,9 @@ class TANetTheme(nn.Module):
                 by the number of pictures.
         """
         like = self.make_bias.weight
-        self.mean, self.covariance = mean.to(like), covariance.to(like)
+        wide = torch.promote_types(like.dtype, torch.float32)
+        self.statistics = TANetStatistics(len(mean))
+        self.statistics.mean, self.statistics.covariance = (part.to(like.device, wide) for part in (mean, covariance))
         self.config.theme_calibrated = True
 
     def _mixed(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -154,7 +191,8 @@ class TANetTheme(nn.Module):
             ValueError: If a batch statistic is asked of one picture.
         """
         queries, weights = self.queries_and_weights(pixel_values)  # (B, D + 1) each
-        table = queries @ weights.mT  # (B, B)
+        with torch.autocast(queries.device.type, enabled=False):
+            table = queries @ weights.mT  # (B, B)
         if self.activation is None:
             return table.softmax(-1)
         if len(table) == 1:
@@ -163,7 +201,7 @@ class TANetTheme(nn.Module):
                 "more, or leave it off."
             )
         variance, mean = torch.var_mean(table, 0, correction=0)  # (B,) of each picture's weights
-        return self.activation((table - mean) * (variance + STATISTICS_EPS).rsqrt())
+        return self._activated((table - mean) * (variance + STATISTICS_EPS).rsqrt())
 
     def freeze(self) -> None:
         """Keep the scene network as it is, and the whole branch where it always says 1."""
@@ -210,6 +248,8 @@ class TANetForImageAesthetics(ImageScorer):
 
     config_class = TANetConfig
     _no_split_modules = ["MobileNetV2InvertedResidual", "TANetTheme", "TANetColour"]
+    _keep_in_fp32_modules = ["score_head", "statistics"]  # read by the quantisers, and for float16
+    _keep_in_fp32_modules_strict = ["score_head", "statistics"]  # for bfloat16
 
     def __init__(self, config: TANetConfig):
         super().__init__(config)
@@ -226,6 +266,9 @@ class TANetForImageAesthetics(ImageScorer):
         super()._init_weights(module)
         if isinstance(module, nn.PReLU):
             init.constant_(module.weight, 0.25)
+        elif isinstance(module, TANetStatistics):
+            init.zeros_(module.mean)
+            init.copy_(module.covariance, torch.eye(len(module.mean)))
 
     def aesthetic_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Values of the three branches, `(B, 30)`, none negative, of prepared pictures `(B, 3, H, W)`."""
@@ -250,6 +293,25 @@ class TANetForImageAesthetics(ImageScorer):
         self.theme.freeze()  # loading makes new parameters, which all are trainable
         if self.config.theme_calibrated is False:
             logger.warning(f"{type(self).__name__}: {UNCALIBRATED}")
+
+    def before_training(self) -> None:
+        """
+        Make `config.theme_calibrated` true of what is learnt; the Trainer calls this before its first step, when it
+        is settled what is frozen.
+
+        What is learnt without statistics needs none: `False` becomes `None`. Statistics of a branch that is trained
+        on stay as constants of it, and with `legacy_batch_mixing`, where training does not see them, are dropped:
+        `True` becomes `False`. Both are said.
+        """
+        mixes, state = self.config.legacy_batch_mixing, self.config.theme_calibrated
+        is_trained = any(parameter.requires_grad for parameter in self.theme.parameters())
+        if state is False and not mixes:
+            self.config.theme_calibrated = None
+        elif state and is_trained and mixes:
+            self.theme.statistics, self.config.theme_calibrated = None, False
+            logger.warning(DROPPED)
+        elif state and is_trained:
+            logger.warning(CONSTANTS)
 
 
 __all__ = ["TANetForImageAesthetics"]

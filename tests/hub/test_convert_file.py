@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from tiny import photo
 from transformers import AutoImageProcessor, AutoModel
 
 from roc4mllm import load_scorer
-from roc4mllm.hub.convert_file import convert_file
+from roc4mllm.hub import convert_file as convert_file_module
+from roc4mllm.hub.convert_file import convert_file, even_batches
 
 PICTURES = [photo(0), photo(1, 30, 70)]
 
@@ -53,6 +55,9 @@ class TestFolder:
         text = card(folder)
         assert f"from **{expected[1][0]:g} to 10, higher is better**" in text
         assert ("in votes of AVA" in text) == (variant == "AVA")
+        assert ("The score is the mean of the ten levels" in text) == (variant == "AVA" and family != "eat")
+        assert ("sum of each level times its raw value" in text) == (variant == "AVA" and family == "eat")
+        assert ("set to the range's end" in text) == (family == "eat")
         assert ("in units of TAD66K's labels" in text) == (variant == "TAD66K")
         assert ("most pictures of its official test set" in text) == (variant == "AVA" and family != "elta")
 
@@ -72,6 +77,10 @@ class TestFolder:
         assert "mPLUG-Owl2" not in text
         uncalibrated = (family, variant) == ("tanet", "AVA")
         assert ("Uncalibrated theme branch" in text) == uncalibrated
+        effect = re.search(
+            r"SRCC -?\d\.\d{4}, mean shift [+-]\d\.\d{4}; measured on 32 generated pictures .* in batches of 32", text
+        )
+        assert bool(effect) == uncalibrated
         assert {path.suffix for path in folder.iterdir()} == {".json", ".md", ".py", ".safetensors"}
 
     def test_uncalibrated_theme_branch_warns_at_each_load(self, converted, caplog):
@@ -104,12 +113,11 @@ class TestCalibration:
         assert "uncalibrated" not in caplog.text
         assert "legacy_batch_mixing" not in caplog.text
         assert model.config.theme_calibrated
-        assert model.theme.covariance.trace() > 0
+        assert model.theme.statistics.covariance.trace() > 0
         text = card(tmp_path / "native")
-        assert (
-            "of 3 pictures. How near it comes to the original's scores of the same pictures, in batches of 3: SRCC"
-            in text
-        )
+        assert "of 3 pictures. How near it comes to the original's scores, in batches of 3: SRCC" in text
+        assert "Both were measured on 3 of the same pictures" in text
+        assert "measured on 3 pictures only" in caplog.text
         effects = re.findall(r"SRCC (-?\d\.\d+), mean shift ([+-]\d\.\d+)", text)
         assert len(effects) == 2
         assert effects[0] != effects[1]
@@ -120,6 +128,35 @@ class TestCalibration:
             model.config.legacy_batch_mixing = True
             theirs = model(pixel_values).scores.mean()
         assert float(effects[0][1]) == pytest.approx((ours - theirs).item(), abs=1e-4)
+
+    @pytest.mark.parametrize(("srcc", "shift"), [(torch.nan, 0.0), (0.5, torch.nan)])
+    def test_scores_that_are_no_numbers_are_refused(self, monkeypatch, srcc, shift):
+        effect = {"srcc": srcc, "mean_shift": shift}
+        monkeypatch.setattr(convert_file_module, "effect_against_legacy", lambda *args: effect)
+        model = SimpleNamespace(config=SimpleNamespace(theme_calibrated=True), dtype=torch.float16)
+        with pytest.raises(ValueError, match=r"torch\.float16 are not finite, or all alike"):
+            convert_file_module.effect_text(model, [])
+
+    def test_identical_pictures(self, weights, tmp_path):
+        torch.save(weights, tmp_path / "a.pth")
+        for name in "bc":
+            photo(0).save(tmp_path / f"{name}.png")
+        with pytest.raises(ValueError, match="2 pictures are all alike"):
+            convert_file(
+                "tanet", tmp_path / "a.pth", tmp_path / "native", pictures=[tmp_path / "b.png", tmp_path / "c.png"]
+            )
+        assert not (tmp_path / "native").exists()
+
+    @pytest.mark.parametrize(
+        ("came", "made"),
+        [((3, 2), [5]), ((1,), []), ((), []), ((4, 4, 3), [4, 4]) , ((3, 4, 4), [4, 4]), ((9,), [4, 4])],
+    )  # fmt: skip
+    def test_batches_are_as_large_as_the_card_says(self, came, made):
+        parts = torch.arange(sum(came)).split(list(came)) if came else []
+        size = 8 if came == (3, 2) else 4
+        found = list(even_batches(parts, size))
+        assert [len(part) for part in found] == made
+        assert torch.equal(torch.cat([*found, torch.tensor([])]), torch.arange(sum(made)))
 
     @pytest.mark.parametrize(
         ("count", "message"), [(1, "at least two pictures that can be read"), (0, "at least two pictures")]
@@ -138,6 +175,12 @@ class TestCalibration:
             convert_file("eat", tmp_path / "a.pth", tmp_path / "native", pictures=pictures)
 
 
+def contains_itself() -> dict:
+    content: dict = {}
+    content["model"] = content
+    return content
+
+
 class Exploit:
     def __reduce__(self):
         return print, ("this code ran",)
@@ -148,12 +191,20 @@ class TestFiles:
     def weights(self):
         return original("elta", "AVA")[1]
 
-    @pytest.mark.parametrize("nest", ["bare", "state_dict", "model"])
+    @pytest.mark.parametrize("nest", ["bare", "state_dict", "model", "deep"])
     def test_layouts(self, weights, nest, tmp_path):
         content = weights if nest == "bare" else {"epoch": 3, nest: weights}
+        content = {"model": {"state_dict": {"model": {"state_dict": weights}}}} if nest == "deep" else content
         torch.save(content, tmp_path / "a.pth")
         convert_file("elta", tmp_path / "a.pth", tmp_path / "native")
         assert (tmp_path / "native" / "model.safetensors").exists()
+
+    def test_double_precision_becomes_single(self, weights, tmp_path):
+        torch.save({name: weight.double() for name, weight in weights.items()}, tmp_path / "a.pth")
+        convert_file("elta", tmp_path / "a.pth", tmp_path / "native")
+        model = AutoModel.from_pretrained(tmp_path / "native")
+        assert model.dtype == torch.float32
+        assert torch.equal(model.score_head.bias, weights["linear_emd.2.bias"])
 
     def test_other_formats(self, weights, tmp_path):
         save_file(weights, tmp_path / "a.safetensors")
@@ -176,11 +227,29 @@ class TestFiles:
             (lambda w: w | {"linear_emd.9.weight": torch.zeros(1)}, r"unknown linear_emd\.9\.weight \(1\)"),
             (lambda w: {name: w[name] for name in w if "norm2.bias" not in name}, r"missing .*norm2\.bias.* \(2\)"),
             (lambda w: w | {"linear_emd.2.bias": torch.zeros(7)}, r"linear_emd\.2\.bias has shape \(7,\)"),
-            (lambda w: w | {"linear_emd.2.bias": torch.zeros(10).double()}, r"linear_emd\.2\.bias \(torch\.float64\)"),
+            (lambda w: w | {"linear_emd.2.bias": torch.zeros(10).char()}, r"linear_emd\.2\.bias \(torch\.int8\)"),
+            (
+                lambda w: w | {"linear_emd.2.bias": torch.full((10,), torch.nan)},
+                r"no numbers.* linear_emd\.2\.bias \(1\)",
+            ),
+            (
+                lambda w: w | {"linear_emd.2.bias": torch.full((10,), torch.inf)},
+                r"infinite.* linear_emd\.2\.bias \(1\)",
+            ),
+            (
+                lambda w: w | {"linear_emd.2.bias": torch.zeros(10).to_sparse()},
+                r"'linear_emd\.2\.bias' in a\.pth is laid",
+            ),
+            (lambda w: w | {3: torch.zeros(1)}, "a.pth holds something under 3, which is no name"),
+            (lambda w: contains_itself(), "state_dict and model deeper than 4 times"),
+            (lambda w: {"model": {"model": {"model": {"model": {"model": w}}}}}, "deeper than 4 times"),
             (lambda w: w | {"epoch": 3}, "a.pth holds 'epoch', which is no weight"),
             (lambda w: {"state_dict": {}}, "expected weights by name"),
             (lambda w: [1, 2], "a.pth holds a list; expected weights by name"),
-            (lambda w: {"state_dict": w, "extra": Exploit()}, "a.pth is refused: it is more than weights"),
+            (
+                lambda w: {"state_dict": w, "extra": Exploit()},
+                "a.pth is refused: it is more than weights.*save its weights alone",
+            ),
         ],
     )
     def test_refused(self, weights, change, message, tmp_path, capsys):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from roc4mllm import EATForImageAesthetics
+from roc4mllm import EATConfig, EATForImageAesthetics
 from roc4mllm.hub.convert_original import load_original
-from roc4mllm.hub.eat_keys import EATConversion, config_from_weights, load_dat_weights, original_name
+from roc4mllm.hub.eat_keys import EATConversion, config_from_weights, load_dat_weights, original_name, published_rate
 from roc4mllm.modeling_roc4mllm.attention_eat import relative_table, shift_mask
 
 CONFIG = {
@@ -104,6 +104,23 @@ class TestLoadOriginal:
         assert found.config.score_range == [1.0, 10.0]
         torch.testing.assert_close(logits(found), logits(native), atol=1e-5, rtol=1e-6)
 
+    def test_drop_path_rate_is_that_of_the_published_size(self, weights):
+        assert "drop_path_rate" not in config_from_weights(weights)
+        for size, rate in (("tiny", 0.2), ("small", 0.3), ("base", 0.5), ("base-384", 0.5)):
+            config = EATConfig.of_size(size)
+            assert published_rate(config.hidden_sizes, [len(blocks) for blocks in config.stage_blocks]) == {
+                "drop_path_rate": rate
+            }
+        with torch.device("meta"):
+            base = EATForImageAesthetics(EATConfig.of_size("base", raw_head=True))
+        names = {original_name(name, base.config): weight for name, weight in base.state_dict().items()}
+        found = {
+            name: torch.empty(weight.flatten(1).T.shape, device="meta") if name.endswith("bias_table") else weight
+            for name, weight in names.items()
+        }
+        assert config_from_weights(found)["drop_path_rate"] == 0.5
+        assert config_from_weights(found, drop_path_rate=0.1)["drop_path_rate"] == 0.1
+
     def test_without_tables(self, native, weights):
         kept = {name: weight for name, weight in weights.items() if not name.endswith(("_index", "attn_mask"))}
         assert len(kept) == len(weights) - 4
@@ -200,11 +217,13 @@ class TestDAT:
         kept = {name: weight for name, weight in weights.items() if ".ref_point14." not in name}
         return kept | {"cls_head.weight": torch.zeros(1000, 16), "cls_head.bias": torch.zeros(1000)}
 
-    @pytest.mark.parametrize("bare", [True, False])
-    def test_all_but_head_and_reference_points(self, native, dat, bare):
+    @pytest.mark.parametrize("nest", [None, "model", "state_dict"])
+    def test_all_but_head_and_reference_points(self, native, dat, nest):
         model = EATForImageAesthetics(native.config)
         before = {name: weight.clone() for name, weight in model.state_dict().items()}
-        fresh = load_dat_weights(model, dat if bare else {"model": dat})
+        fresh = load_dat_weights(
+            model, {nest: {f"module.{name}": weight for name, weight in dat.items()}} if nest else dat
+        )
         attention = "eat.stages.1.blocks.1.attention"
         heads = ["score_head.bias", "score_head.weight"]
         assert fresh == [f"{attention}.reference_proj.bias", f"{attention}.reference_proj.weight", *heads]
@@ -227,6 +246,10 @@ class TestDAT:
         torch.testing.assert_close(found[corners], table[corners])
         smaller = functional.interpolate(found[None], (15, 15), mode="bicubic", align_corners=True)[0]
         assert (smaller - table).abs().mean() < 0.2 * table.abs().mean()
+
+    def test_weights_that_are_no_numbers(self, native, dat):
+        with pytest.raises(ValueError, match=r"no numbers.*patch_proj\.0\.bias \(1\)"):
+            load_dat_weights(native, dat | {"patch_proj.0.bias": torch.full((6,), torch.nan)})
 
     def test_weights_of_another_size(self, native, dat):
         with pytest.raises(ValueError, match="missing down_projs.0.0.weight"):

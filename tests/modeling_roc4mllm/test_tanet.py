@@ -15,7 +15,7 @@ from tiny import photo
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, Trainer, TrainingArguments, ViTImageProcessorPil
 
 from roc4mllm import AutoModelForImageAesthetics, TANetConfig, TANetForImageAesthetics, load_scorer
-from roc4mllm.hub.tanet_calibration import calibrate, effect_against_legacy
+from roc4mllm.hub.tanet_calibration import calibrate, effect_against_legacy, generated_pictures
 from roc4mllm.trainer.model_parts import named_parts
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
@@ -234,6 +234,70 @@ class TestTheme:
         with pytest.raises(ValueError, match="at least two pictures.*got 1"):
             calibrate(copy.deepcopy(model), [prepare(PICTURES[:1])["pixel_values"]])
 
+    def test_calibration_needs_different_pictures(self, model):
+        pixel_values = prepare(PICTURES[:1])["pixel_values"]
+        with pytest.raises(ValueError, match="4 pictures are all alike"):
+            calibrate(copy.deepcopy(model), pixel_values.expand(4, -1, -1, -1).split(3))
+
+    def test_calibration_on_few_pictures_warns(self, model, caplog):
+        calibrate(copy.deepcopy(model), [prepare(PICTURES)["pixel_values"]])
+        assert "measured on 3 pictures only" in caplog.text
+        caplog.clear()
+        pixel_values = torch.randn(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        calibrate(copy.deepcopy(model), [pixel_values])
+        assert not caplog.text
+
+    def test_calibration_refuses_values_out_of_range(self, model):
+        broken = copy.deepcopy(model)
+        broken.theme.make_bias.bias.data.fill_(torch.inf)
+        with pytest.raises(ValueError, match=r"not finite in torch\.float32"):
+            calibrate(broken, [prepare(PICTURES)["pixel_values"]])
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_statistics_keep_their_precision(self, model, dtype, tmp_path):
+        """Their product with large weights leaves the range of float16; the score must not."""
+        large = copy.deepcopy(model)
+        large.theme.make_weights.weight.data *= 3000
+        large.theme.query[1].weight.data *= 30
+        calibrate(large, [prepare(PICTURES)["pixel_values"]])
+        expected = run(large, prepare(PICTURES)).scores
+        assert (expected[0] - expected[1]).abs() > 1e-3
+        large.save_pretrained(tmp_path)
+        loaded = AutoModel.from_pretrained(tmp_path, dtype=dtype)
+        for cast in (copy.deepcopy(large).to(dtype), loaded):
+            assert torch.equal(cast.theme.statistics.covariance, large.theme.statistics.covariance)
+            assert cast.theme.make_weights.weight.dtype == dtype
+            found = run(cast, prepare(PICTURES)).scores
+            assert (found - expected).abs().max() < 0.2
+        measured = copy.deepcopy(model).to(dtype)
+        calibrate(measured, [prepare(PICTURES)["pixel_values"]])
+        assert measured.theme.statistics.mean.dtype == torch.float32
+
+    def test_autocast_keeps_their_precision(self, calibrated):
+        queries, weights = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+        values = (queries * weights).sum(-1, keepdim=True)
+        expected = calibrated.theme.statistics(values, weights)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = calibrated.theme.statistics(values, weights)
+        assert torch.equal(found, expected)
+
+    def test_effect_of_a_model_that_scores_all_alike(self, calibrated):
+        dead = copy.deepcopy(calibrated)
+        dead.score_head.weight.data.zero_()
+        effect = effect_against_legacy(dead, [prepare(PICTURES)["pixel_values"]])
+        assert effect["srcc"] != effect["srcc"]
+        assert effect["mean_shift"] == 0
+
+    def test_generated_pictures(self):
+        pictures = generated_pictures(4, side=64)
+        values = torch.stack(
+            [torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8) for picture in pictures]
+        )
+        again = generated_pictures(4, side=64)
+        assert all(first.tobytes() == second.tobytes() for first, second in zip(pictures, again, strict=True))
+        assert (values.float().std(1) > 5).all()
+        assert (values[0].float() - values[1]).abs().mean() > 10
+
     def test_legacy_scores_depend_on_the_batch(self):
         model = tiny_model(legacy_batch_mixing=True)
         together, pair = (run(model, prepare(PICTURES[:count])).scores for count in (3, 2))
@@ -294,6 +358,31 @@ class TestTraining:
         assert all(torch.equal(before[name], after[name]) for name in frozen)  # BatchNorm statistics too
         still = {name for name in trained if torch.equal(before[name], after[name])}
         assert still <= {"theme.activation.weight"}  # the slope of what a ReLU then cuts off
+
+    @pytest.mark.parametrize(
+        ("state", "mixes", "after", "said"),
+        [
+            (None, False, None, ""),
+            (False, False, None, ""),
+            (False, True, False, ""),
+            (True, False, True, "constants that it is trained with"),
+            (True, True, False, "are dropped: measure them again"),
+        ],
+    )
+    def test_statistics_before_training(self, state, mixes, after, said, caplog):
+        model = tiny_model(theme_calibrated=state, legacy_batch_mixing=mixes)
+        model.before_training()
+        assert model.config.theme_calibrated is after
+        assert (model.theme.statistics is not None) == bool(after)
+        assert said in caplog.text
+        assert bool(caplog.text) == bool(said)
+
+    def test_statistics_of_a_frozen_theme_branch_stay(self, caplog):
+        model = tiny_model(theme_calibrated=True, legacy_batch_mixing=True)
+        model.theme.requires_grad_(False)
+        model.before_training()
+        assert model.config.theme_calibrated
+        assert not caplog.text
 
     def test_frozen_after_loading(self, model, tmp_path):
         model.save_pretrained(tmp_path)
