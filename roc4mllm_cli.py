@@ -233,6 +233,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--rescale", action="store_true", help="map predictions linearly to the range of the ratings")
     parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
+    parser.add_argument("--allow-leak", action="store_true", help="go on if the model was trained on these pictures")
     parser.add_argument("--bootstraps", type=at_least(0), default=1000, metavar="N", help="resamples (default: 1000)")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the resamples (default: 0)")
     parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")

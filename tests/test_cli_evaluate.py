@@ -1,6 +1,7 @@
 """`roc4mllm evaluate` as a person uses it, in this process; a tiny random model of two attributes scores."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from tiny import photo, scorer_parts
 
 import roc4mllm
 from roc4mllm.cli.evaluate import in_options
+from roc4mllm.datasets_scripts.split_guard import GUARD_FILE, PictureSet
 from roc4mllm_cli import main
 
 COUNT = 12
@@ -78,8 +80,36 @@ def test_json_is_what_the_folder_holds(model, capsys):
     assert (printed["pictures"], printed["data"], printed["seed"]) == (8, "ratings.csv, split test", 3)
     result = printed["attributes"]["aesthetics"]
     assert (result["n"], result["cut"], result["score_range"]) == (8, 2.5, [1.0, 5.0])
-    assert printed["notes"] == ["aesthetics: the data state no score range, so the model's is taken, 1 to 5"]
+    assert printed["notes"][0] == "nothing tells what this model was trained on: these pictures may be among it"
+    assert (printed["overlap"], printed["protocols"]) == (None, [])
+    assert printed["notes"][1:] == ["aesthetics: the data state no score range, so the model's is taken, 1 to 5"]
     assert list(printed["attributes"]) == ["aesthetics"]  # the data rate no color
+
+
+def test_pictures_of_the_training_are_an_error_or_mark_the_result(model, capsys):
+    frame = pd.read_csv("ratings.csv").assign(split_protocol="mine-random")
+    frame.to_csv("ratings.csv", index=False)
+    rated = roc4mllm.read_ratings("ratings.csv", pictures="album")
+    shutil.copytree(model, "trained")
+    PictureSet.of(rated.take([0, 1, 7]).outlines()).save("trained")
+    assert evaluate("trained", "--split", "test") == 2
+    assert (
+        "1 of 8 test pictures were trained on (trained: mine-random/test, mine-random/train; test: mine-random/test)"
+        in (error := capsys.readouterr().err)
+    )
+    assert "the first: 7.png" in error
+    assert "or --allow-leak for a result that is marked" in error
+    assert evaluate("trained", "--split", "test", "--allow-leak", "-o", "report") == 0
+    printed = capsys.readouterr().out
+    assert "data ratings.csv, split test (mine-random/test): 8 pictures" in printed
+    assert "LEAK: 1 of 8 test pictures were trained on" in printed
+    told = json.loads(Path("report/metrics.json").read_text())
+    assert told["overlap"]["shared"] == 1
+    assert told["notes"][0].startswith("LEAK: ")
+    assert '<p class="leak">LEAK: 1 of 8' in Path("report/report.html").read_text()
+    Path("trained", GUARD_FILE).write_bytes(b"damaged")
+    assert evaluate("trained") == 2
+    assert "trained_on.safetensors cannot be read" in capsys.readouterr().err
 
 
 def test_attribute_with_a_column_of_its_own_is_compared_without_being_named(model, capsys):

@@ -14,6 +14,7 @@ from transformers import pipeline
 
 import roc4mllm
 import roc4mllm_cli
+from roc4mllm.datasets_scripts.split_guard import GUARD_FILE, PictureSet
 
 
 @pytest.fixture
@@ -57,7 +58,11 @@ def test_a_csv_and_a_model_are_enough(ratings, tmp_path, capsys):
     assert set(held_out[0]) >= {"path", "aesthetics", "theme"}
     assert yaml.safe_load((out / "training.yaml").read_text())["num_train_epochs"] == 3
     assert roc4mllm_cli.main(["evaluate", str(out), str(out / "held_out.csv"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)
+    assert json.loads(capsys.readouterr().out)["overlap"]["shared"] == 0
+    for folder in (out, out / "checkpoint-8", out / "checkpoint-12"):
+        assert len(PictureSet.load(folder).contents) == 30
+    assert roc4mllm_cli.main(["evaluate", str(out), str(ratings)]) == 2
+    assert "30 of 40 test pictures were trained on" in capsys.readouterr().err
 
 
 def test_a_backbone_gets_a_head_and_an_adapter_of_its_own(ratings, tmp_path, capsys):
@@ -93,6 +98,55 @@ def test_resuming_goes_on_from_the_newest_checkpoint(ratings, tmp_path, capsys):
     capsys.readouterr()
     assert run("--data", ratings, "-o", tmp_path / "new", "--resume") == 2
     assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_what_a_scorer_was_trained_on_is_added_to(ratings, tmp_path, capsys):
+    """Also by an adapter on it, by a copy of a held-out picture, and by what is merged from the adapter."""
+    header, *lines = ratings.read_text().splitlines()
+    for name, part in (("first", lines[:10]), ("second", lines[10:20]), ("third", lines[20:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *part]))
+    keep = ["--set", "save_strategy=no"]
+    assert quick(tmp_path / "first.csv", tmp_path / "whole", *keep) == 0
+    assert quick(tmp_path / "second.csv", tmp_path / "lora", "-m", tmp_path / "whole", "--lora", *keep) == 0
+    assert len(PictureSet.load(tmp_path / "whole").contents) == 10
+    trained = PictureSet.load(tmp_path / "lora")
+    assert (len(trained.contents), trained.unknown) == (20, ("roc4mllm-tiny",))
+    merged = roc4mllm.merge_adapter(roc4mllm.load_scorer(str(tmp_path / "lora")).model)
+    merged.save_pretrained(tmp_path / "merged")
+    assert PictureSet.load(tmp_path / "merged").digest() == trained.digest()
+    shutil.copy(tmp_path / "photos" / "3.png", tmp_path / "photos" / "39.png")  # trained on as 3.png
+    capsys.readouterr()
+    assert roc4mllm_cli.main(["evaluate", str(tmp_path / "lora"), str(tmp_path / "third.csv")]) == 2
+    assert "1 of 20 test pictures were trained on" in (error := capsys.readouterr().err)
+    assert "the first: 39.png" in error
+
+
+def test_copies_of_a_picture_are_not_divided_between_training_and_judging(ratings, tmp_path, capsys):
+    for index in range(0, 40, 2):
+        shutil.copy(tmp_path / "photos" / f"{index}.png", tmp_path / "photos" / f"{index + 1}.png")
+    assert quick(ratings, tmp_path / "out", "--set", "save_strategy=no", "--eval-share", "0.3") == 0
+    assert "duplicates: 40 rows show 20 pictures" in (said := capsys.readouterr().out)
+    assert "on 12 pictures, not trained on" in said
+    held_out = str(tmp_path / "out" / "held_out.csv")
+    assert roc4mllm_cli.main(["evaluate", str(tmp_path / "out"), held_out, "--bootstraps", "0"]) == 0
+
+
+def test_ranges_of_several_units_stay_with_the_held_out_pictures(ratings, tmp_path, capsys):
+    _, *lines = ratings.read_text().splitlines()
+    rows = [f'{line},{index % 3 - 1},"[-1, 1]"' for index, line in enumerate(lines)]
+    ratings.write_text("\n".join(["path,score,theme,light,light_score_range", *rows]))
+    model, processor = backbone("llava")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "backbone")
+    flags = ["--data", ratings, "-m", tmp_path / "backbone", "-o", tmp_path / "out", "--max-steps", 1]
+    assert run(*flags, "--attributes", "aesthetics,light") == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["score_range"] == [[1, 7], [-1, 1]]
+    capsys.readouterr()
+    held_out = str(tmp_path / "out" / "held_out.csv")
+    assert roc4mllm_cli.main(["evaluate", str(tmp_path / "out"), held_out, "--json", "--bootstraps", "0"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attributes"]["light"]["score_range"] == [-1, 1]
+    assert not any("state no score range" in note for note in told["notes"])
 
 
 def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_path, capsys):
@@ -191,12 +245,12 @@ def test_weights_of_an_earlier_training_of_another_kind_do_not_stay_behind(ratin
     (out / "unfinished").mkdir(parents=True)
     (out / "unfinished" / "checkpoint-99").mkdir()
     assert quick(ratings, out, "--lora", *keep) == 0
-    assert weights_in(out) == {"adapter", "score_head.safetensors"}
+    assert weights_in(out) == {"adapter", "score_head.safetensors", GUARD_FILE}
     assert quick(ratings, out, *keep) == 0
-    assert weights_in(out) == {"model.safetensors"}
+    assert weights_in(out) == {"model.safetensors", GUARD_FILE}
     assert not roc4mllm.load_scorer(str(out)).model._hf_peft_config_loaded
     assert quick(ratings, out, "--lora", *keep) == 0
-    assert weights_in(out) == {"adapter", "score_head.safetensors"}
+    assert weights_in(out) == {"adapter", "score_head.safetensors", GUARD_FILE}
     assert not (out / "checkpoint-99").exists()
 
 
@@ -205,7 +259,7 @@ def test_an_adapter_is_not_saved_over_the_model_below_it(ratings, tmp_path, caps
     assert quick(ratings, out, "--set", "save_strategy=no") == 0
     assert quick(ratings, out, "-m", out, "--lora") == 2
     assert "cannot be saved over the model" in capsys.readouterr().err
-    assert weights_in(out) == {"model.safetensors"}
+    assert weights_in(out) == {"model.safetensors", GUARD_FILE}
 
 
 def test_resuming_what_is_finished_keeps_the_scorer_usable(ratings, tmp_path, capsys):
@@ -389,6 +443,10 @@ def test_self_training_learns_on_from_what_it_is_sure_of(ratings, eat, unlabelle
     votes = json.loads(picked[0]["aesthetics_votes"])
     assert sum(votes) == pytest.approx(1, abs=1e-5)
     assert float(picked[0]["aesthetics_sharpened"]) > 0.38
+    rounds = [PictureSet.load(folder) for folder in (sorted(out.glob("checkpoint-*"))[0], out)]
+    assert len(rounds[0].contents) == 36
+    learned = {row["path"] for folder in ("round-1", "round-2") for row in picked_in(out / folder)}
+    assert len(rounds[1].contents) == 36 + len(learned)
     assert max(votes) < float(picked[0]["aesthetics_sharpened"])  # as predicted, not as sharpened
     state = json.loads(next((out / "round-1").glob("checkpoint-*/trainer_state.json")).read_text())
     assert state["max_steps"] == 2 * -(-(36 + len(picked)) // 8)  # the rated ones are learned beside them

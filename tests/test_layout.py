@@ -24,7 +24,7 @@ ARROWS = {
     "processing_roc4mllm": set(),
     "datasets_scripts": SHIPPED_FOLDERS,
     "hub": SHIPPED_FOLDERS,
-    "trainer": SHIPPED_FOLDERS,
+    "trainer": SHIPPED_FOLDERS | {"datasets_scripts"},  # the guard: what a model was trained on travels with it
     "inference": SHIPPED_FOLDERS | {"hub"},  # load_scorer opens adapters and the authors' own folders
     "__init__": SHIPPED_FOLDERS | {"hub", "inference", "trainer"},  # the public names
     "cli": SHIPPED_FOLDERS | {"__init__", "datasets_scripts", "hub", "inference", "trainer"},

@@ -15,6 +15,7 @@ from .score import choose_attributes, load
 OPTIONS = {  # by what a message of the Python functions says
     "skip_bad_rows": "--skip-bad-rows",
     "rescale=True": "--rescale",
+    "allow_leak": "--allow-leak",
     "score_range": "--score-range",
     "as pictures": "with --pictures",
 }
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         scorer = load(args)
         rated = read_rated(args, choose_attributes(args.attributes, scorer.model.config))
         options = {name: getattr(args, name) for name in ("batch_size", "num_workers", "cut", "by", "bootstraps")}
-        options |= {"seed": args.seed, "rescale": args.rescale, "data": data_name(args)}
+        options |= {"seed": args.seed, "rescale": args.rescale, "allow_leak": args.allow_leak, "data": data_name(args)}
         evaluation = evaluate_scorer(scorer, rated, attributes=rated.attributes, **options)
     except ValueError as error:
         raise ValueError(in_options(str(error))) from error

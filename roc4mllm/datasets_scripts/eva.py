@@ -94,7 +94,11 @@ EVA = DataSet(
     license="cc0-1.0",
     citation="C. Kang, G. Valenzise, F. Dufaux. EVA: An Explainable Visual Aesthetics Dataset. ATQAM/MAST at ACM "
     "Multimedia 2020.",
-    notes=("The pictures are AVA's: do not test a model on EVA that was trained on them.",),
+    notes=(
+        "The pictures are AVA's: do not test a model on EVA that was trained on them.",
+        "Who voted (users.csv: year of birth, region, gender, experience, eyesight) is left out: it describes "
+        "persons, and a row here holds the votes of all.",
+    ),
     pictures_of="ava",
 )
 

@@ -133,7 +133,11 @@ PARA_RATERS = DataSet(
     homepage=PARA.homepage,
     terms=TERMS,
     citation=CITATION,
-    notes=PARA.notes,
+    notes=(
+        *PARA.notes,
+        "Who the raters are (age, gender, education, experience, personality) is left out: it describes persons, and "
+        "no model here reads it. `rater_id` is their userId in PARA-UserInfo.csv of the download.",
+    ),
     pictures_of="para",
     per_rater=True,
 )

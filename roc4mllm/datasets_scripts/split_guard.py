@@ -98,9 +98,15 @@ def name_hash(image_id: str | None, source: str | None) -> int:
     if not image_id or not source or source == UNNAMED:
         return NONE
     name, pool = picture_name(image_id), source
-    if known := DATA_SETS.get(source):
-        pool, name = known.pictures_of or known.name, name.rpartition("/")[2]  # folders differ from copy to copy
+    if found := DATA_SETS.get(source):
+        pool, name = found.pictures_of or found.name, name.rpartition("/")[2]  # folders differ from copy to copy
     return as_number(f"{pool}\0{name}".encode(errors="surrogatepass"))
+
+
+def protocol_name(columns: Mapping[str, Any]) -> str | None:
+    """`<split_protocol>/<split>` of a row, `None` where it has no protocol."""
+    protocol = columns.get("split_protocol")
+    return f"{protocol}/{columns.get('split') or 'all'}" if protocol else None
 
 
 def content_hash(picture: Any) -> int:
@@ -154,66 +160,89 @@ class PictureSet:
         names, contents (`np.ndarray` of shape `(rows,)`, uint64):
             In the order of the rows, `NONE` where there is none.
         protocols (`tuple[str, ...]`): `<split_protocol>/<split>` of the rows, as far as they are known.
+        sources (`tuple[str, ...]`): Names of their data sets, as far as they are known.
+        unknown (`tuple[str, ...]`): Models below this one of which nothing tells what they were trained on.
         labels (sequence of `str`): Names of the rows, for messages; not saved.
     """
 
     names: Hashes
     contents: Hashes
     protocols: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     labels: Sequence[str] = ()
 
     @classmethod
-    def of(cls, rated: Any) -> "PictureSet":
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> "PictureSet":
         """
-        The pictures of rows as [`~roc4mllm.read_ratings`] gives them.
+        The pictures of rows as [`~roc4mllm.read_ratings`] gives them; its `outlines()` spare reading them once more.
 
         Args:
-            rated (sequence of `dict`):
-                Each with `image`, and `columns` with `image_id`, `source`, `split_protocol` and `split` as far as they
-                are known.
+            rows (iterable of `dict`):
+                Each with `image`, or its `content` (hash), and `columns` with `image_id`, `source`, `split_protocol`
+                and `split` as far as they are known.
         """
-        names, contents, labels, protocols = [], [], [], set()
-        for index in range(len(rated)):
-            row = rated[index]
+        names, contents, labels = [], [], []
+        protocols, sources = set(), set()
+        for number, row in enumerate(rows, start=1):
             columns, image = row["columns"], row["image"]
             path = image["path"] if isinstance(image, Mapping) else image
-            label = columns.get("image_id") or path or f"row {index + 1}"
-            names.append(name_hash(label, columns.get("source")))
-            contents.append(content_hash(image))
-            labels.append(os.path.basename(label))
-            if protocol := columns.get("split_protocol"):
-                protocols.add(f"{protocol}/{columns.get('split') or 'all'}")
-        return cls(as_hashes(names), as_hashes(contents), tuple(sorted(protocols)), labels)
+            name, source = columns.get("image_id") or path, columns.get("source")
+            names.append(name_hash(name, source))
+            contents.append(row["content"] if "content" in row else content_hash(image))
+            labels.append(os.path.basename(name) if name else f"row {number}")
+            protocols.add(protocol_name(columns))
+            sources.add(source if source != UNNAMED else None)
+        return cls(as_hashes(names), as_hashes(contents), known(protocols), known(sources), labels=labels)
+
+    @classmethod
+    def empty(cls, unknown: Iterable[str] = ()) -> "PictureSet":
+        """No pictures, for a model of which nothing tells what it was trained on."""
+        return cls(as_hashes([]), as_hashes([]), unknown=known(unknown))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __or__(self, other: "PictureSet") -> "PictureSet":
         """Both, as for a model that was trained on from another."""
-        both = [np.concatenate(pair) for pair in ((self.names, other.names), (self.contents, other.contents))]
-        return PictureSet(both[0], both[1], tuple(sorted({*self.protocols, *other.protocols})))
+        names, contents = (
+            np.concatenate(pair) for pair in ((self.names, other.names), (self.contents, other.contents))
+        )
+        told = [known((*getattr(self, name), *getattr(other, name))) for name in ("protocols", "sources", "unknown")]
+        return PictureSet(names, contents, *told)
 
     def digest(self) -> str:
         """What stands in a model's card: equal for equal sets, in whatever order."""
         digest = hashlib.blake2b(digest_size=16)
         for hashes in (self.names, self.contents):
-            known = distinct(hashes)
-            digest.update(len(known).to_bytes(8, "little") + known.astype("<u8").tobytes())
+            found = distinct(hashes)
+            digest.update(len(found).to_bytes(8, "little") + found.astype("<u8").tobytes())
         return digest.hexdigest()
+
+    def shared(self, test: "PictureSet") -> NDArray[np.bool_]:
+        """Which rows `(rows,)` of a test show pictures of this training."""
+        return is_in(test.names, self.names) | is_in(test.contents, self.contents)
 
     def overlap(self, test: "PictureSet") -> Overlap:
         """What a test shares with this training."""
-        is_shared = is_in(test.names, self.names) | is_in(test.contents, self.contents)  # (rows,)
-        rows = np.flatnonzero(is_shared)
+        rows = np.flatnonzero(self.shared(test))
         first = tuple(test.labels[row] for row in rows[:FIRST_NAMES]) if test.labels else ()
         return Overlap(len(test), len(rows), first, self.protocols, test.protocols)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `trained_on.safetensors`, sorted and each hash once: the order of the rows does not travel."""
+        """
+        Write `trained_on.safetensors`, sorted and each hash once: the order of the rows does not travel. Its header
+        tells the digest, the protocols, the models of which nothing is known, and what a card says of the data sets.
+        """
         tensors = {"names": distinct(self.names), "contents": distinct(self.contents)}
-        told = {"protocols": json.dumps(self.protocols), "digest": self.digest()}
+        told = {
+            "protocols": self.protocols,
+            "unknown": self.unknown,
+            "data": [described(name) for name in self.sources],
+        }
+        header = {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
         partial = Path(folder, f"{GUARD_FILE}.partial")
-        save_file(tensors, partial, metadata=told)
+        save_file(tensors, partial, metadata=header | {"digest": self.digest()})
         os.replace(partial, Path(folder, GUARD_FILE))
 
     @classmethod
@@ -231,13 +260,30 @@ class PictureSet:
             with safe_open(path, framework="numpy") as file:
                 told = file.metadata() or {}
                 found = cls(
-                    file.get_tensor("names"), file.get_tensor("contents"), tuple(json.loads(told["protocols"]))
+                    file.get_tensor("names"),
+                    file.get_tensor("contents"),
+                    tuple(json.loads(told["protocols"])),
+                    tuple(entry["name"] for entry in json.loads(told.get("data", "[]"))),
+                    tuple(json.loads(told.get("unknown", "[]"))),
                 )
         except Exception as error:  # safetensors raises a class of its own, which it does not export everywhere
             raise ValueError(f"{path.name} cannot be read, so nothing tells what was trained on: {error}") from error
         if found.digest() != told.get("digest"):
             raise ValueError(f"{path.name} is damaged: its hashes are not those that it was written with.")
         return found
+
+
+def described(source: str) -> dict[str, str]:
+    """What a card says of a data set; of one without a script, its name."""
+    found = DATA_SETS.get(source)
+    return {"name": source} | (
+        {"title": found.title, "terms": found.terms, "citation": found.citation} if found else {}
+    )
+
+
+def known(texts: Iterable[str | None]) -> tuple[str, ...]:
+    """Sorted, each once, without what is not known."""
+    return tuple(sorted({text for text in texts if text}))
 
 
 def as_hashes(numbers: Sequence[int]) -> Hashes:
@@ -247,8 +293,8 @@ def as_hashes(numbers: Sequence[int]) -> Hashes:
 
 def distinct(hashes: Hashes) -> Hashes:
     """Sorted, each once, without `NONE`."""
-    known: Hashes = np.unique(hashes[hashes != NONE])
-    return known
+    found: Hashes = np.unique(hashes[hashes != NONE])
+    return found
 
 
 def is_in(wanted: Hashes, known: Hashes) -> NDArray[np.bool_]:
@@ -279,4 +325,4 @@ def check_leak(trained: PictureSet, test: PictureSet, *, allow_leak: bool = Fals
     return overlap
 
 
-__all__ = ["GUARD_FILE", "LeakError", "Overlap", "PictureSet", "check_leak", "id_set_hash"]
+__all__ = ["GUARD_FILE", "LeakError", "Overlap", "PictureSet", "check_leak", "content_hash", "id_set_hash"]

@@ -19,11 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import cached_file
 
 ADAPTER = "adapter"  # name of the folder with peft's files
 ADAPTER_CONFIG = f"{ADAPTER}/adapter_config.json"
 ADAPTER_WEIGHTS = f"{ADAPTER}/adapter_model.safetensors"
 SCORE_HEAD_WEIGHTS = "score_head.safetensors"
+TRAINED_ON = "trained_on.safetensors"  # hashes of the pictures of the training, beside these files
 NAME = "default"  # peft's name of an adapter among several in one model; here there is one
 PEFT_PREFIX = "base_model.model."  # of names in peft's files
 
@@ -220,9 +222,30 @@ def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
             model.set_submodule(name, merged_layer(layer))
             replaced = name
     del model.peft_config
+    model.trained_on = read_trained_on(model)
     model._hf_peft_config_loaded = False
     model.name_or_path = model.backbone.name_or_path = ""  # what lies there is another model now
     return model.requires_grad_(True)
+
+
+def read_trained_on(model: PreTrainedModel) -> bytes | None:
+    """What lies beside an adapter about the pictures of its training, to be saved with a model it is merged into."""
+    if not model.name_or_path:
+        return None
+    revision = getattr(model, "loaded_revision", None)
+    try:
+        cached_file(model.name_or_path, ADAPTER_CONFIG, revision=revision)  # a fresh adapter bears the name below it
+        with open(cached_file(model.name_or_path, TRAINED_ON, revision=revision), "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def save_trained_on(model: PreTrainedModel, folder: str | os.PathLike) -> None:
+    """Write what [`read_trained_on`] found; nothing for a model that no adapter was merged into."""
+    if content := getattr(model, "trained_on", None):
+        with open(os.path.join(folder, TRAINED_ON), "wb") as file:
+            file.write(content)
 
 
 def merged_layer(layer):
@@ -241,4 +264,5 @@ __all__ = [
     "origin",
     "place_adapter",
     "save_adapter",
+    "save_trained_on",
 ]

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 
 from .adapter_loading_roc4mllm import find_adapter, load_adapter
-from .adapter_roc4mllm import drop_adapter, has_adapter, save_adapter
+from .adapter_roc4mllm import drop_adapter, has_adapter, save_adapter, save_trained_on
 from .backbone_roc4mllm import (
     HeadInput,
     add_score_row,
@@ -347,6 +347,7 @@ class ROC4MLLMForImageAesthetics(AestheticsMixin, PreTrainedModel, GenerationMix
         )
         if is_main_process:
             drop_adapter(save_directory)
+            save_trained_on(self, save_directory)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, backbone=None, **kwargs):

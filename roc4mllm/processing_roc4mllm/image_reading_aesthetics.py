@@ -110,7 +110,8 @@ def read_file(path: str) -> bytes:
             raise PictureError("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
         check_byte_count(status.st_size)
         with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
+            data = file.read(status.st_size + 1)  # the limit itself would be reserved anew for each picture
+            return data if len(data) <= status.st_size else data + file.read(MAX_BYTES + 1 - len(data))  # it grew
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "; of URLs only http and https are read" if "://" in path else ""
         raise PictureError(f"no such file{hint}") from error

@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from .evaluation_results import Evaluation, PredictedPicture, Range, measure_attribute, with_short_paths
+from .trained_on import compare_with_training
 
 
 def evaluate_scorer(
@@ -30,6 +31,7 @@ def evaluate_scorer(
     bootstraps: int = 1000,
     seed: int = 0,
     rescale: bool = False,
+    allow_leak: bool = False,
 ) -> Evaluation:
     """
     Score rated pictures and compare. The model is asked its own question, as whenever it scores.
@@ -48,11 +50,14 @@ def evaluate_scorer(
         seed (`int`, *optional*, defaults to 0): Of the resamples.
         rescale (`bool`, *optional*, defaults to `False`): Map predictions linearly from the model's score range to
             that of the labels, where these differ.
+        allow_leak (`bool`, *optional*, defaults to `False`): Go on if the model was trained on some of the pictures,
+            with a result that says so.
 
     Returns:
         [`Evaluation`].
 
     Raises:
+        LeakError: If the model was trained on some of the pictures, as far as the file tells that lies beside it.
         ValueError: If there is nothing to compare, or the score ranges differ and `rescale` is not set. Labels whose
             range was only guessed take the model's, if they fit into it.
         ImportError: If scipy is missing.
@@ -60,6 +65,7 @@ def evaluate_scorer(
     check_before_scoring(rated, by)
     names = shared_attributes(scorer.model.config, rated, attributes)
     scales = {name: Scale.of(scorer.model.config, rated, name, cut, rescale) for name in names}
+    overlap, told = compare_with_training(scorer.model, rated, allow_leak)
     records = scorer(Sources(rated), batch_size=batch_size, num_workers=num_workers, attributes=names)
     progress = tqdm(records, total=len(rated), unit="picture", leave=False, disable=None)  # None: on a terminal only
     pictures, record = [], {}
@@ -70,7 +76,9 @@ def evaluate_scorer(
         **{name: record[name] for name in ("model", "revision", "version", "higher_is_better")},
         data=data,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=[note for name, scale in scales.items() for note in scale.notes(name)],
+        protocols=rated.protocols,
+        overlap=overlap,
+        notes=told + [note for name, scale in scales.items() for note in scale.notes(name)],
         by=by,
         bootstraps=bootstraps,
         seed=seed,

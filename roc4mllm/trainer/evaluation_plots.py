@@ -27,6 +27,9 @@ def summary_png(evaluation: Evaluation) -> bytes:
         for title, axis in zip(PANELS, axes, strict=True):
             draw_panel(axis, title, evaluation, name)
             axis.set_title(f"{name}: {title}", parse_math=False)
+    marks = [*evaluation.protocols, *(["LEAK: trained on some of these pictures"] if evaluation.overlap else [])]
+    if marks:
+        figure.suptitle(", ".join(marks), parse_math=False)
     return as_png(figure)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from .evaluation_parts import SMALL_GROUP
 from .evaluation_results import AttributeResult, Evaluation, PredictedPicture
 from .metrics_aesthetics import Measurement
+from .trained_on import LEAK
 
 FILES = ("metrics.json", "predictions.csv", "report.png", "report.html")
 LISTED = 20  # groups and failures that a table shows; metrics.json has all
@@ -39,9 +40,10 @@ def summary_lines(evaluation: Evaluation) -> list[str]:
     """What was evaluated on what, and what a reader has to know about it."""
     revision = f", revision {evaluation.revision}" if evaluation.revision else ""
     scored = len(evaluation.pictures) - len(evaluation.failures)
+    protocols = f" ({', '.join(evaluation.protocols)})" if evaluation.protocols else ""
     lines = [
         f"model {evaluation.model}{revision}; roc4mllm {evaluation.version}",
-        f"data {evaluation.data}: {len(evaluation.pictures)} pictures, {scored} scored, "
+        f"data {evaluation.data}{protocols}: {len(evaluation.pictures)} pictures, {scored} scored, "
         f"{len(evaluation.failures)} failed",
     ]
     lines += evaluation.notes
@@ -244,6 +246,7 @@ body {{ margin: 0 auto; max-width: 64rem; padding: 1rem; background: #fff; color
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }}
 h1 {{ font-size: 1.5rem; }}
 p {{ margin: .25rem 0; }}
+.leak {{ padding: .5rem; background: #b91c1c; color: #fff; font-weight: 600; }}
 h2 {{ margin-top: 2.5rem; border-top: 1px solid #d1d5db; padding-top: 1rem; font-size: 1.25rem; }}
 .tables {{ display: flex; flex-wrap: wrap; gap: 1rem 3rem; align-items: flex-start; }}
 .table {{ max-width: 100%; overflow-x: auto; }}
@@ -267,7 +270,7 @@ img {{ width: 100%; height: auto; }}
 def report_html(evaluation: Evaluation) -> str:
     """The page: one file, pictures in it, nothing loaded from elsewhere; all texts of others are escaped."""
     title = f"{evaluation.model} on {evaluation.data}"
-    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in summary_lines(evaluation))]
+    parts = [f"<h1>{html.escape(title)}</h1>", *map(line_html, summary_lines(evaluation))]
     for name, result in evaluation.results.items():
         parts.append(f"<h2>{html.escape(attribute_title(name, result))}</h2>")
         tables = "\n".join(table_html(table) for table in attribute_tables(result, evaluation.by))
@@ -277,6 +280,12 @@ def report_html(evaluation: Evaluation) -> str:
         parts.append(f"<h2>Failed pictures</h2>\n<ul>\n{lines}\n</ul>")
     parts.append(f'<p class="note">evaluated {html.escape(evaluation.date)}</p>')
     return PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def line_html(line: str) -> str:
+    """A line of the summary; that on a leak stands out."""
+    mark = ' class="leak"' if line.startswith(LEAK) else ""
+    return f"<p{mark}>{html.escape(line)}</p>"
 
 
 def plots_html(evaluation: Evaluation, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets_scripts.split_guard import Overlap
 from .evaluation_parts import Group, Segment, label_segments, measure_groups, prediction_tenths
 from .image_aesthetics_metric.score_agreement import Array
 from .metrics_aesthetics import Measurement, measure_agreement, vote_distances
@@ -80,7 +81,9 @@ class Evaluation:
         higher_is_better (`bool`): Direction of the model's scores.
         data (`str`): What the pictures came from.
         date (`str`): When, in UTC.
-        notes (`list[str]`): What a reader has to know about the units.
+        protocols (`list[str]`): Division and split of the data, as in `ava-official/test`: never compare across two.
+        overlap ([`Overlap`], *optional*): What the data share with the model's training; `None` where nothing tells.
+        notes (`list[str]`): What a reader has to know about the training and the units.
         by (`str`, *optional*): Column of the groups.
         bootstraps, seed (`int`): Of the 95 % percentile intervals, which are over pictures.
         results (`dict[str, AttributeResult]`): By attribute, the main one first.
@@ -93,6 +96,8 @@ class Evaluation:
     higher_is_better: bool
     data: str
     date: str
+    protocols: list[str]
+    overlap: Overlap | None
     notes: list[str]
     by: str | None
     bootstraps: int
@@ -108,6 +113,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """All but the single predictions, as JSON can hold it."""
         facts = {name: value for name, value in vars(self).items() if name not in ("results", "pictures")}
+        facts["overlap"] = None if self.overlap is None else asdict(self.overlap)
         facts |= {"pictures": len(self.pictures), "failed": len(self.failures)}
         facts["attributes"] = {name: asdict(result) for name, result in self.results.items()}
         failures = [{"picture": row.picture, "where": row.where, "error": row.error} for row in self.failures]

@@ -116,7 +116,7 @@ def scored_rows(rated: RatedPictures, notes: list[str]) -> RatedPictures:
     Raises:
         ValueError: If there are none.
     """
-    rows = [rated[index] for index in range(len(rated))]
+    rows = [rated.rating(index) for index in range(len(rated))]
     scored = [index for index, row in enumerate(rows) if row["scores"] or row["votes"]]
     if not scored:
         raise ValueError(

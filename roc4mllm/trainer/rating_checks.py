@@ -7,7 +7,6 @@ file and left out.
 
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import warnings
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..datasets_scripts.split_guard import NONE, content_hash
 from ..processing_roc4mllm.image_reading_aesthetics import (
     UNSAFE_FORMATS,
     PictureError,
@@ -172,9 +172,12 @@ def is_url(picture: str) -> bool:
     return picture[:8].lower().startswith(("http://", "https://"))
 
 
-def check_pictures(pictures: Any, numbers: np.ndarray, bad: BadRows, folder: str | None = None) -> np.ndarray:
+def check_pictures(
+    pictures: Any, numbers: np.ndarray, bad: BadRows, folder: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """
-    Open each picture once and note the rows whose picture has a problem.
+    Look at each picture once: note the rows whose picture has a problem, and tell which show the same one. Of a file
+    its header is read, and 16 KB at either end.
 
     Args:
         pictures (`list[str]` or [`EmbeddedPictures`]): Paths, one for each row, or the pictures of the source.
@@ -183,20 +186,26 @@ def check_pictures(pictures: Any, numbers: np.ndarray, bad: BadRows, folder: str
         folder (`str`, *optional*): Where relative paths started from.
 
     Returns:
-        `np.ndarray` of shape `(num_rows,)`: Equal numbers where the picture is the same: the same file, or the same
-        bytes in a data set. Counted from 0 in the order of first appearance.
+        `tuple[np.ndarray, np.ndarray]` of shape `(num_rows,)`: Equal numbers where the content is the same, whatever
+        the name, counted from 0 in the order of first appearance. And the hashes of the contents.
     """
-    seen: dict[Any, tuple[int, str | None]] = {}
-    same, missing = np.empty(len(numbers), dtype=np.int64), 0
+    files: dict[str, tuple[int, str | None]] = {}  # content and problem by path: one may stand in many rows
+    seen: dict[Any, int] = {}
+    same, contents, missing = np.empty(len(numbers), dtype=np.int64), np.zeros(len(numbers), dtype=np.uint64), 0
     rows = pictures if isinstance(pictures, list) else pictures.each(numbers)
     rows = tqdm(rows, "checking pictures", len(numbers), unit="picture", leave=False, delay=2, disable=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_size` draws the line
         for index, picture in enumerate(rows):
-            key = picture_key(picture)
-            if key not in seen:
-                seen[key] = len(seen), picture_problem(picture)
-            same[index], problem = seen[key]
+            path = picture if isinstance(picture, str) else picture["path"]
+            if isinstance(picture, str) and picture in files:
+                contents[index], problem = files[picture]
+            else:
+                problem = picture_problem(picture)
+                contents[index] = NONE if problem else content_hash(picture)
+                if isinstance(picture, str):
+                    files[picture] = int(contents[index]), problem
+            same[index] = seen.setdefault(int(contents[index]) or path, len(seen))
             if problem:
                 bad.add(numbers[index], problem)
                 missing += problem.startswith("no such file")
@@ -204,16 +213,7 @@ def check_pictures(pictures: Any, numbers: np.ndarray, bad: BadRows, folder: str
         bad.hints.append(
             f"Of {len(numbers)} pictures {missing} are missing under {folder!r}; pass their folder as pictures."
         )
-    return same
-
-
-def picture_key(picture: str | dict[str, Any]) -> Any:
-    """What equal pictures have in common: their path, or a digest of their bytes."""
-    if isinstance(picture, str):
-        return picture
-    if picture["bytes"] is None:
-        return picture["path"]
-    return hashlib.blake2b(picture["bytes"], digest_size=16).digest()
+    return same, contents
 
 
 def picture_folder(names: Sequence[str], source_folder: Path | None, pictures: str | os.PathLike[str] | None) -> str:
@@ -287,6 +287,16 @@ def guess_range(scores: np.ndarray, attribute: str) -> FoundRange:
     raise ValueError(
         f"The {attribute} scores go from {low:g} to {high:g}, which no usual range holds; state the score_range."
     )
+
+
+def level_weights(num_given: int, num_levels: int) -> np.ndarray:
+    """
+    What brings votes to another number of levels of the same range, `(num_given, num_levels)`: a vote that falls
+    between two goes to both by its nearness, so that the mean stays.
+    """
+    places = np.linspace(0, num_levels - 1, num_given)  # (num_given,)
+    nearness = 1 - np.abs(places[:, None] - np.arange(num_levels))  # (num_given, num_levels)
+    return nearness.clip(min=0)
 
 
 def vote_means(votes: np.ndarray, score_range: FoundRange) -> np.ndarray:

@@ -9,13 +9,14 @@ import copy
 import os
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..datasets_scripts.split_guard import protocol_name
 from .rating_checks import (
     BadRows,
     FoundRange,
@@ -26,6 +27,7 @@ from .rating_checks import (
     given_ranges,
     guess_range,
     is_url,
+    level_weights,
     picture_folder,
     vote_means,
 )
@@ -46,17 +48,21 @@ class RatingTable:
 
     def __init__(self, source: RatingSource, roles: ColumnRoles):
         self.where, self.attributes = f"{source.name}, {source.unit}", roles.attributes
+        self.also_rated = [name for name in source.attributes if name not in roles.attributes]
         self.score_columns = roles.scores
         self.numbers: Any = array("q")  # (R,)
         self.pictures: Any = [] if source.pictures is None else source.pictures
         self.same_picture: Any = None  # (R,), equal where the picture is
+        self.contents: Any = None  # (R,), hashes of the pictures
         self.scores: Any = array("d")  # (R, A)
         self.stds: Any = array("d")  # (R, A)
         self.votes: Any = []  # a dict per row, then (R, A, N)
+        self.vote_levels: dict[str, int] = {}  # as they were given
         self.comments: list[str | None] = []
         self.questions: list[str | None] = []
-        self.columns: dict[str, list[Any]] = {name: [] for name in roles.further if name}
-        self.declared_ranges: set[tuple[float, float]] = set()
+        further = [name for name in roles.further if name and name not in source.attribute_columns]
+        self.columns: dict[str, list[Any]] = {name: [] for name in further}
+        self.declared_ranges: dict[str, set[tuple[float, float]]] = {name: set() for name in roles.attributes}
 
     def add(self, number: int, picture: str | None, row: RatedRow, fields: Mapping[str, Any]) -> None:
         """Take up a row."""
@@ -71,24 +77,37 @@ class RatingTable:
         for name, values in self.columns.items():
             value = fields.get(name)
             values.append(sys.intern(value) if type(value) is str else value)  # one object for each theme
-        if row.score_range is not None:
-            self.declared_ranges.add(row.score_range)
+        for name, pair in row.score_ranges.items():
+            self.declared_ranges[name].add(pair)
 
     def finish(self, num_levels: int | None, bad: BadRows) -> None:
-        """Make arrays of the lists, and note the rows whose votes have another number of levels."""
+        """
+        Make arrays of the lists. The votes of all attributes get the number of levels of the main one's; rows whose
+        votes have another number than the others of their attribute are noted.
+        """
         num_rows, num_attributes = len(self.numbers), len(self.attributes)
         self.numbers = np.array(self.numbers)
         self.scores = np.array(self.scores).reshape(num_rows, num_attributes)
         self.stds = np.array(self.stds).reshape(num_rows, num_attributes)
-        counted = [(index, votes) for index, votes in enumerate(self.votes) if votes]
-        num_levels = count_levels([len(counts) for _, votes in counted for counts in votes.values()], num_levels)
-        self.votes = np.full((num_rows, num_attributes, num_levels or 0), np.nan)  # no levels where nobody voted
-        for index, votes in counted:
-            for name, counts in votes.items():
-                if len(counts) == num_levels:
-                    self.votes[index, self.attributes.index(name)] = counts
-                else:
-                    bad.add(self.numbers[index], f"votes for {len(counts)} levels, expected {num_levels}")
+        self._lay_out_votes(num_levels, bad)
+
+    def _lay_out_votes(self, num_levels: int | None, bad: BadRows) -> None:
+        main = self.attributes[0]
+        for name in self.attributes:
+            lengths = [len(votes[name]) for votes in self.votes if votes and name in votes]
+            if own := count_levels(lengths, num_levels if name == main else None):
+                self.vote_levels[name] = own
+        levels = self.vote_levels.get(main) or num_levels or max(self.vote_levels.values(), default=0)
+        weights = {name: level_weights(own, levels) for name, own in self.vote_levels.items() if own != levels}
+        laid_out = np.full((len(self.votes), len(self.attributes), levels if self.vote_levels else 0), np.nan)
+        for row, votes in enumerate(self.votes):
+            for name, counts in (votes or {}).items():
+                if len(counts) != self.vote_levels[name]:
+                    reason = f"votes for {len(counts)} levels, expected {self.vote_levels[name]}"
+                    bad.add(self.numbers[row], reason)
+                    continue
+                laid_out[row, self.attributes.index(name)] = counts @ weights[name] if name in weights else counts
+        self.votes = laid_out
 
 
 class RatedPictures(Dataset):
@@ -107,6 +126,7 @@ class RatedPictures(Dataset):
         range_guessed (`bool`): Whether nobody stated the range, so that it was guessed from the scores.
         num_levels (`int`, *optional*): Number of levels of the votes, `None` without votes.
         columns (`list[str]`): Names of the further columns.
+        also_rated (`list[str]`): Attributes that the source has and that were not asked for.
         warnings (`list[str]`): What the reading noticed and a person should see.
     """
 
@@ -116,6 +136,7 @@ class RatedPictures(Dataset):
         pairs = [(found.low, found.high) for found in ranges]
         self.score_range = (pairs[0] if len(set(pairs)) == 1 else pairs) or None
         self.range_guessed = any(found.guessed for found in ranges)
+        self.also_rated = table.also_rated
         self.num_levels: int | None = table.votes.shape[-1] or None
         self.warnings = warnings
 
@@ -124,9 +145,18 @@ class RatedPictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         table, row = self._table, self._rows[index]
-        number = int(table.numbers[row])
+        picture = table.pictures[row] if self.has_paths else table.pictures[int(table.numbers[row])]
+        return {"image": picture, **self.rating(index)}
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether pictures are files; else the data set itself holds them."""
+        return isinstance(self._table.pictures, list)
+
+    def rating(self, index: int) -> dict[str, Any]:
+        """A row without its picture, which is not read."""
+        table, row = self._table, self._rows[index]
         return {
-            "image": table.pictures[row] if isinstance(table.pictures, list) else table.pictures[number],
             "scores": known_numbers(table.attributes, table.scores[row]),
             "stds": known_numbers(table.attributes, table.stds[row]),
             "votes": {
@@ -136,9 +166,29 @@ class RatedPictures(Dataset):
             },
             "comment": table.comments[row],
             "question": table.questions[row],
-            "columns": {name: values[row] for name, values in table.columns.items()},
-            "where": f"{table.where} {number}",
+            "columns": self._columns_of(row),
+            "where": f"{table.where} {int(table.numbers[row])}",
         }
+
+    def _columns_of(self, row: int) -> dict[str, Any]:
+        return {name: values[row] for name, values in self._table.columns.items()}
+
+    def outlines(self) -> Iterator[dict[str, Any]]:
+        """What tells pictures, without reading them: `image` where it is a path, `content` (hash) and `columns`."""
+        table = self._table
+        for row in self._rows:
+            image = table.pictures[row] if self.has_paths else None
+            yield {"image": image, "content": int(table.contents[row]), "columns": self._columns_of(row)}
+
+    @property
+    def protocols(self) -> list[str]:
+        """`<split_protocol>/<split>` of the rows, where they say so: numbers on two of them are not comparable."""
+        columns = self._table.columns
+        if "split_protocol" not in columns:
+            return []
+        known = {name: columns[name] for name in ("split_protocol", "split") if name in columns}
+        found = {protocol_name({name: values[row] for name, values in known.items()}) for row in self._rows}
+        return sorted(name for name in found if name)
 
     def take(self, indices: Iterable[int]) -> "RatedPictures":
         """The rows at some positions, in that order; the table behind them is shared."""
@@ -151,7 +201,7 @@ class RatedPictures(Dataset):
         """
         Divide at random into rows for training and for evaluation, each in the old order.
 
-        Rows of the same picture stay together: of the same path, or in a data set of the same bytes.
+        Rows of the same picture stay together, also of copies under several names.
 
         Args:
             share (`float`): Share of the pictures for evaluation, between 0 and 1; at least one is left on each side.
@@ -178,6 +228,7 @@ class RatedPictures(Dataset):
         """What there is, for a person to read."""
         table, rows = self._table, self._rows
         lines = [f"{len(rows)} rows, {len(np.unique(table.same_picture[rows]))} pictures"]
+        lines += [f"  split: {', '.join(self.protocols)}"] if self.protocols else []
         for index, name in enumerate(self.attributes):
             scores = table.scores[rows, index]
             known = scores[~np.isnan(scores)]
@@ -195,6 +246,8 @@ class RatedPictures(Dataset):
         for kind, texts in (("comment", table.comments), ("question of its own", table.questions)):
             if count := sum(texts[row] is not None for row in rows):
                 lines.append(f"  {count} with a {kind}")
+        if self.also_rated:
+            lines.append(f"  also rated, for attributes: {','.join(self.also_rated)}")
         if self.columns:
             lines.append(f"  further columns: {', '.join(self.columns)}")
         return "\n".join(lines)
@@ -223,10 +276,13 @@ def read_ratings(
     or any column of pictures or bytes of a data set. The main attribute: a column of its own name, else `score`,
     `mean`, `mos`, `gt_score`, `mean_score`, `aesthetic_score`, `rating`; its spread `std`; its votes a list in
     `votes`, or one column per level (`r1` …, `votes_1` …, `1` …). Any other attribute `x`: `x` or `x_score`,
-    `x_std`, `x_votes`. Text: `comment`, `comments` (the first of a list), `caption`; `question`. In files of the
+    `x_std`, `x_votes`. Where votes are missing, shares of the levels in `distribution` stand in. The column
+    `attributes` of a converted data set counts as such columns of each attribute that it lists. Text: `comment`,
+    `comments` (the first of a list), `caption`; `question`. In files of the
     authors of ROC4MLLM `target` holds the votes, and `conversations` question and comment.
 
-    Where votes are known and a score is not, the score is their mean.
+    Where votes are known and a score is not, the score is their mean. Votes for another number of levels than those
+    of the main attribute are laid out on as many, each between its neighbours, so that the mean stays.
 
     Args:
         source (`str`, path or `datasets.Dataset`):
@@ -239,7 +295,8 @@ def read_ratings(
         known_attributes (`list[str]`, *optional*):
             What a model scores, the main attribute first: those that are there are read. Only without `attributes`.
         score_range (pair of `float`, or one pair per attribute, *optional*):
-            Lowest and highest score. By default what columns `score_min` and `score_max`, or `score_range`, say; else
+            Lowest and highest score; rows that declare another one are refused. By default what columns `score_min`
+            and `score_max`, or `score_range`, say, for an attribute `x` rather `x_score_range`; else
             1 to the number of vote levels; else the narrowest that holds all scores of 0 to 1, −1 to 1, 1 to 5, 0 to
             5, 1 to 7, 1 to 10, 0 to 10, 0 to 100, which `range_guessed` and `warnings` tell.
         num_levels (`int`, *optional*):
@@ -273,7 +330,7 @@ def read_ratings(
     num_rows = fill_table(table, opened, roles, bad)
     table.finish(num_levels, bad)
     folder = place_pictures(table, opened, pictures)
-    table.same_picture = check_pictures(table.pictures, table.numbers, bad, folder)
+    table.same_picture, table.contents = check_pictures(table.pictures, table.numbers, bad, folder)
     ranges = find_ranges(table, score_range, names)
     check_ratings(table, ranges, bad)
     good = np.flatnonzero(~np.isin(table.numbers, list(bad.reasons)))
@@ -345,23 +402,38 @@ def find_ranges(table: RatingTable, score_range: Any, names: list[str]) -> list[
     """Range of each attribute: given, declared in the rows, that of the votes, or guessed; empty without scores."""
     if score_range is not None:
         given = dict(zip(names, given_ranges(score_range, names, "as given"), strict=True))
+        refuse_other_units(table.declared_ranges, given)
         return [given[name] for name in table.attributes]
-    if len(table.declared_ranges) > 1:
-        raise ValueError(
-            f"The rows declare several score ranges ({sorted(table.declared_ranges)[:5]}), and their scores "
-            "cannot be compared; state the score_range if they can."
-        )
-    if table.declared_ranges:
-        return given_ranges(table.declared_ranges.pop(), table.attributes, "as the file declares")
-    if np.isnan(table.scores).all() and np.isnan(table.votes).all():
+    for name, pairs in table.declared_ranges.items():
+        if len(pairs) > 1:
+            raise ValueError(
+                f"The rows declare several score ranges of {name} ({sorted(pairs)[:5]}), and their scores cannot be "
+                "compared; state the score_range if they can."
+            )
+    if np.isnan(table.scores).all() and np.isnan(table.votes).all() and not any(table.declared_ranges.values()):
         return []
-    return [range_of(name, table.scores[:, i], table.votes[:, i]) for i, name in enumerate(table.attributes)]
+    return [range_of(table, place) for place in range(len(table.attributes))]
 
 
-def range_of(name: str, scores: np.ndarray, votes: np.ndarray) -> FoundRange:
-    """The range of one attribute that nobody stated; scores `(R,)`, votes `(R, N)`."""
-    if not np.isnan(votes).all():
-        return FoundRange(1.0, float(votes.shape[-1]), f"{votes.shape[-1]} levels of votes")
+def refuse_other_units(declared: Mapping[str, set[tuple[float, float]]], given: Mapping[str, FoundRange]) -> None:
+    """Scores in other units than those asked for would be taken for them where both ranges hold them."""
+    for name, pairs in declared.items():
+        low, high, _ = given[name]
+        if len(pairs) == 1 and pairs != {(low, high)}:
+            start, end = next(iter(pairs))
+            raise ValueError(
+                f"The rows declare scores of {name} from {start:g} to {end:g}; the score_range given, or that of the "
+                f"scorer, is {low:g} to {high:g}. Leave it out, start from a backbone, or correct the rows."
+            )
+
+
+def range_of(table: RatingTable, place: int) -> FoundRange:
+    """The range of one attribute: what the rows declare, that of the votes, or a guess."""
+    name, scores = table.attributes[place], table.scores[:, place]  # (R,)
+    if declared := table.declared_ranges[name]:
+        return given_ranges(next(iter(declared)), [name], "as the file declares")[0]
+    if levels := table.vote_levels.get(name):
+        return FoundRange(1.0, float(levels), f"{levels} levels of votes")
     if np.isnan(scores).all():
         raise ValueError(f"No row has a score for {name!r}; leave the attribute out, or state the score_range.")
     return guess_range(scores[~np.isnan(scores)], name)

@@ -8,7 +8,7 @@ should hold is a mistake, which the row is reported for; nothing is guessed or d
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,10 @@ class ColumnRoles:
         picture (`str`, *optional*): Paths; `None` where the source holds the pictures themselves.
         scores, stds (`dict[str, str]`): Column by attribute.
         votes (`dict[str, list[str]]`): By attribute, one column per level, or a single one that holds lists.
+        distributions (`dict[str, str]`): By attribute, shares of the levels, for rows without votes.
         comment, question, conversation (`str`, *optional*): Texts; conversations as in the authors' files.
-        score_range (`list[str]`): Lowest and highest score, or a single column that holds both.
+        score_ranges (`dict[str, list[str]]`): By attribute, columns of the lowest and the highest score, or a single
+            one that holds both.
         further (`list[str]`): All columns that have no role.
     """
 
@@ -46,23 +48,24 @@ class ColumnRoles:
     scores: dict[str, str] = field(default_factory=dict)
     stds: dict[str, str] = field(default_factory=dict)
     votes: dict[str, list[str]] = field(default_factory=dict)
+    distributions: dict[str, str] = field(default_factory=dict)
     comment: str | None = None
     question: str | None = None
     conversation: str | None = None
-    score_range: list[str] = field(default_factory=list)
+    score_ranges: dict[str, list[str]] = field(default_factory=dict)
     further: list[str] = field(default_factory=list)
 
 
 @dataclass
 class RatedRow:
-    """What one record says; `scores`, `stds` and `votes` by attribute, as far as they are known."""
+    """What one record says; numbers by attribute, as far as they are known. Votes may be shares of the levels."""
 
     scores: dict[str, float]
     stds: dict[str, float]
     votes: dict[str, list[float]]
     comment: str | None
     question: str | None
-    score_range: tuple[float, float] | None
+    score_ranges: dict[str, tuple[float, float]]
 
 
 # Columns -------------------------------------------------------------------------------------------------------------
@@ -97,18 +100,18 @@ def assign_columns(
         assign_attribute(roles, name, known, names)
     roles.comment, roles.question = first(known, COMMENT_COLUMNS), known.get("question")
     roles.conversation = known.get("conversations")
+    rated = {*roles.scores, *roles.votes, *roles.distributions}
     if need_all:
-        check_found(roles, names, columns)
-    if not (roles.scores or roles.votes or roles.comment or roles.conversation):
+        check_found(rated, names, columns)
+    if not (rated or roles.comment or roles.conversation):
         raise ValueError(
             f"No column of scores, votes or comments: looked for {', '.join([*names, *SCORE_COLUMNS])}, votes, r1 …, "
             f"{', '.join(COMMENT_COLUMNS)}; {listing(columns)}."
         )
-    roles.attributes = [name for name in names if name in roles.scores or name in roles.votes] or [names[0]]
-    if both := [known[name] for name in ("score_min", "score_max") if name in known]:
-        roles.score_range = both if len(both) == 2 else []
-    elif "score_range" in known:
-        roles.score_range = [known["score_range"]]
+    roles.attributes = [name for name in names if name in rated] or [names[0]]
+    for name in roles.attributes:
+        if columns_of_range := range_columns(known, name):
+            roles.score_ranges[name] = columns_of_range
     roles.further = [column for column in columns if column not in taken(roles)]
     return roles
 
@@ -128,6 +131,17 @@ def assign_attribute(roles: ColumnRoles, name: str, known: Mapping[str, str], na
         roles.stds[name] = std
     if votes := vote_columns(known, name, takes_common):
         roles.votes[name] = votes
+    if shares := first(known, [f"{name}_distribution", *(("distribution",) if takes_common else ())]):
+        roles.distributions[name] = shares
+
+
+def range_columns(known: Mapping[str, str], name: str) -> list[str]:
+    """Where the range of an attribute stands: in a column of its own, or in those for all."""
+    if own := known.get(f"{name}_score_range".casefold()):
+        return [own]
+    if both := [known[end] for end in ("score_min", "score_max") if end in known]:
+        return both if len(both) == 2 else []
+    return [known["score_range"]] if "score_range" in known else []
 
 
 def vote_columns(known: Mapping[str, str], name: str, takes_common: bool) -> list[str]:
@@ -153,14 +167,15 @@ def first(known: Mapping[str, str], wanted: Sequence[str]) -> str | None:
 def taken(roles: ColumnRoles) -> set[str | None]:
     """Columns that have a role."""
     single = {roles.picture, roles.comment, roles.question, roles.conversation}
-    votes = (column for columns in roles.votes.values() for column in columns)
-    return {*single, *roles.scores.values(), *roles.stds.values(), *votes, *roles.score_range}
+    several = [*roles.votes.values(), *roles.score_ranges.values()]
+    one = [roles.scores, roles.stds, roles.distributions]
+    return single | {column for columns in [*several, *(by.values() for by in one)] for column in columns}
 
 
-def check_found(roles: ColumnRoles, names: Sequence[str], columns: Sequence[str]) -> None:
+def check_found(rated: Collection[str], names: Sequence[str], columns: Sequence[str]) -> None:
     """Refuse an attribute that was asked for and has neither scores nor votes."""
     for name in names:
-        if name not in roles.scores and name not in roles.votes:
+        if name not in rated:
             wanted = [name, f"{name}_score", f"{name}_votes", *(SCORE_COLUMNS if name == names[0] else ())]
             raise ValueError(
                 f"No column for the attribute {name!r}: looked for {', '.join(wanted)}; {listing(columns)}."
@@ -186,7 +201,12 @@ def read_row(fields: Mapping[str, Any], roles: ColumnRoles) -> RatedRow:
     """
     scores = numbers_in(fields, roles.scores)
     stds = numbers_in(fields, roles.stds)
+    ranges = {name: pair for name, columns in roles.score_ranges.items() if (pair := range_in(fields, columns))}
     votes = {name: counts for name, columns in roles.votes.items() if (counts := votes_in(fields, columns))}
+    for name, column in roles.distributions.items():
+        shares = None if name in votes else votes_in(fields, [column])
+        if shares and agrees(shares, scores.get(name), ranges.get(name)):  # KonIQ's scores are on another scale
+            votes[name] = shares
     for name, std in stds.items():
         if std < 0:
             raise ValueError(f"{roles.stds[name]} is {std:g}; a standard deviation is at least 0")
@@ -195,7 +215,7 @@ def read_row(fields: Mapping[str, Any], roles: ColumnRoles) -> RatedRow:
     comment = text_in(fields, roles.comment, "comment") or comment
     if not (scores or votes or comment):
         raise ValueError(why_empty(fields, roles))
-    return RatedRow(scores, stds, votes, comment, question, range_in(fields, roles.score_range))
+    return RatedRow(scores, stds, votes, comment, question, ranges)
 
 
 def is_missing(value: Any) -> bool:
@@ -248,6 +268,16 @@ def votes_in(fields: Mapping[str, Any], columns: Sequence[str]) -> list[float] |
     if not sum(known):
         raise ValueError(f"{label} sum to zero")
     return known
+
+
+def agrees(shares: Sequence[float], score: float | None, score_range: tuple[float, float] | None) -> bool:
+    """Whether the mean of shares lies within half a level step of the score, as far as that can be told."""
+    if score is None or score_range is None:
+        return True
+    low, high = score_range
+    step = (high - low) / (len(shares) - 1)
+    mean = low + step * sum(level * share for level, share in enumerate(shares)) / sum(shares)
+    return abs(score - mean) <= 0.5 * step
 
 
 def text_in(fields: Mapping[str, Any], column: str | None, kind: str) -> str | None:

@@ -18,6 +18,8 @@ from typing import Any
 PICTURE_COLUMNS = ("path", "image", "file_name", "filename", "image_path", "img", "image_name")
 SPLIT_COLUMN = "split"
 DELIMITERS = ",;\t"
+ATTRIBUTE_COLUMN = "attributes"  # a list of what else was rated, as converted data sets have it
+ATTRIBUTE_FIELDS = ("score", "score_range", "std", "votes")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # what an ImageFolder calls its table
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -54,6 +56,12 @@ class RatingSource:
     def __init__(self, path: Path | None, name: str, split: str | None):
         self.path, self.name, self.split = path, name, split
         self.columns: list[str] = []
+        self.attributes: list[str] = []  # what the source itself says was rated beside the score
+
+    @property
+    def attribute_columns(self) -> set[str]:
+        """Columns that were made of a list of attributes."""
+        return {f"{name}_{kind}" for name in self.attributes for kind in ATTRIBUTE_FIELDS}
 
     @property
     def folder(self) -> Path | None:
@@ -258,7 +266,10 @@ def as_picture(value: Any) -> dict[str, Any]:
 
 
 class DatasetSource(RatingSource):
-    """A `datasets.Dataset`; columns of pictures, sound and other bytes are no fields of its records."""
+    """
+    A `datasets.Dataset`; columns of pictures, sound and other bytes are no fields of its records. A column of
+    attributes becomes columns of their names: `light_score`, `light_score_range`, `light_std`, `light_votes`.
+    """
 
     unit = "row"
 
@@ -269,6 +280,10 @@ class DatasetSource(RatingSource):
             self.pictures = EmbeddedPictures(dataset, column)
         self.columns = [column for column, feature in dataset.features.items() if is_readable(feature)]
         self.dataset = dataset.select_columns(self.columns)
+        if is_attribute_list(dataset.features.get(ATTRIBUTE_COLUMN)):
+            self.attributes = attribute_names(self.dataset)
+            self.columns.remove(ATTRIBUTE_COLUMN)
+            self.columns += [f"{name}_{kind}" for name in self.attributes for kind in ATTRIBUTE_FIELDS]
 
     def records(self) -> Iterator[Record]:
         """The rows; a class label is its name."""
@@ -281,7 +296,38 @@ class DatasetSource(RatingSource):
                 number += 1
                 fields = dict(zip(batch, values, strict=True))
                 fields |= {name: label_name(kind, fields[name]) for name, kind in labels.items()}
+                if self.attributes:
+                    fields |= spread(fields.pop(ATTRIBUTE_COLUMN))
                 yield Record(number, fields)
+
+
+def is_attribute_list(feature: Any) -> bool:
+    """Whether a column lists what was rated, each with a name and a score."""
+    from datasets import List
+
+    return isinstance(feature, List) and isinstance(feature.feature, dict) and {"name", "score"} <= {*feature.feature}
+
+
+def attribute_names(dataset: Any) -> list[str]:
+    """Names of the attributes of all rows, in the order in which they first occur."""
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    names: dict[str, None] = {}
+    for batch in dataset.select_columns([ATTRIBUTE_COLUMN]).with_format("arrow").iter(batch_size=1000):
+        entries = pc.list_flatten(batch.column(ATTRIBUTE_COLUMN))
+        found = pc.unique(pc.struct_field(entries, "name")).to_pylist()
+        names.update(dict.fromkeys(name for name in found if name))
+    return list(names)
+
+
+def spread(attributes: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """A list of attributes as fields."""
+    return {
+        f"{entry['name']}_{kind}": entry[kind]
+        for entry in attributes or ()
+        for kind in ATTRIBUTE_FIELDS
+        if kind in entry
+    }
 
 
 def label_name(kind: Any, label: int | None) -> str | None:

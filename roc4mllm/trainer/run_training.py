@@ -17,6 +17,7 @@ from typing import Any
 from torch.utils.data import ConcatDataset
 from transformers import set_seed
 
+from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from .checkpoint_folders import UNFINISHED, find_checkpoint, has_checkpoint, publish, refuse_checkpoints
 from .image_scorers import image_scorer_config
@@ -57,6 +58,8 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     options = training_options(plan)
     say = say if options.process_index == 0 else (lambda line: None)
     prepared = prepare(plan, options)
+    if plan.resume and (before := PictureSet.load(find_checkpoint(plan.output_dir))):
+        prepared.trained_on |= before  # the table may have become another one
     trainer = make_trainer(prepared)
     for line in describe(prepared, trainer):
         say(line)
@@ -95,6 +98,7 @@ def new_trainer(prepared: Prepared, options: SplitLossConfig, train: Any, **mode
             processing_class=prepared.processor,
             train_dataset=train,
             eval_dataset=prepared.held_out,
+            trained_on=prepared.trained_on,
             **model,
         )
     except RuntimeError as error:  # a place to report to that is not installed
@@ -138,7 +142,9 @@ def self_train(
             break
         options = copy.copy(prepared.options)
         options.output_dir = str(folder)
-        train = ConcatDataset([prepared.train, read_picked(trainer.model.config, folder / PICKED)])
+        picked = read_picked(trainer.model.config, folder / PICKED)
+        prepared.trained_on |= PictureSet.of(picked.outlines())
+        train = ConcatDataset([prepared.train, picked])
         trainer = new_trainer(prepared, options, train, model=trainer.model)
         resumed = find_checkpoint(folder) if plan.resume and has_checkpoint(folder) else None
         trainer.train(resume_from_checkpoint=resumed)
@@ -246,7 +252,8 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
     folder = prepared.plan.output_dir
     if prepared.held_out is not None:
         kind = f"{prepared.shared} of them trained on" if prepared.shared else "not trained on"
-        say(f"on {len(prepared.held_out)} pictures, {kind}: {shown_metrics(metrics)}")
+        protocols = f" ({', '.join(prepared.held_out.protocols)})" if prepared.held_out.protocols else ""
+        say(f"on {len(prepared.held_out)} pictures{protocols}, {kind}: {shown_metrics(metrics)}")
     if not trainer.model.config.score_head_trained:
         say(f"the model is in {folder}; it has learned no scores, since there were none to learn from")
         return
@@ -256,7 +263,9 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
         if write_ratings(prepared.held_out, path):
             say(f"judge it in full: roc4mllm evaluate {folder} {path} -o report")
         else:
-            say("the pictures to judge on lie in the data set itself: name it, or its split, to roc4mllm evaluate")
+            say(
+                "the pictures to judge on lie in the data set itself; judge in full on a split that was not trained on"
+            )
 
 
 def shown_metrics(metrics: dict[str, Any]) -> str:
@@ -270,11 +279,14 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
     """
     Write a CSV that `roc4mllm evaluate` reads, with whole paths; nothing where a data set holds the pictures itself.
     """
-    rows = [rated[index] for index in range(len(rated))]
-    if not all(isinstance(row["image"], str) for row in rows):
+    if not rated.has_paths:
         return False
+    rows = [rated[index] for index in range(len(rated))]
     ranges = set(score_ranges(rated.score_range, len(rated.attributes))) if rated.score_range else set()
-    declared = dict(zip(RANGE, ranges.pop(), strict=True)) if len(ranges) == 1 else {}
+    declared: dict[str, Any] = dict(zip(RANGE, ranges.pop(), strict=True)) if len(ranges) == 1 else {}
+    if ranges:  # of several units
+        pairs = zip(rated.attributes, rated.score_range or (), strict=True)
+        declared = {f"{name}_score_range": json.dumps(pair) for name, pair in pairs}
     voted = [f"{name}_votes" for name in rated.attributes if any(name in row["votes"] for row in rows)]
     texts = [name for name in ("comment", "question") if any(row[name] for row in rows)]
     columns = ["path", *rated.attributes, *voted, *texts, *declared, *rated.columns]

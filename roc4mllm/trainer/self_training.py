@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.long_tail_aesthetics import on_one_to_ten, pick, sharpen
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from .rating_checks import picture_folder, picture_problem
@@ -45,7 +46,7 @@ class UnlabelledPictures(Dataset):
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
-def read_unlabelled(source: str, pictures: str | None, rated: set[str], notes: list[str]) -> list[str]:
+def read_unlabelled(source: str, pictures: str | None, rated: PictureSet, notes: list[str]) -> list[str]:
     """
     Paths of the pictures of a folder, or of a table with a column of paths, that can be read and are not rated: those
     to judge on must stay unseen.
@@ -53,15 +54,15 @@ def read_unlabelled(source: str, pictures: str | None, rated: set[str], notes: l
     Args:
         source (`str`): A folder, which is searched with its sub-folders, or a file as for ratings.
         pictures (`str`, *optional*): Folder that relative paths of a table start from.
-        rated (`set[str]`): Paths of pictures that are left out.
+        rated ([`PictureSet`]): Pictures that are left out, also copies under another name.
         notes (`list[str]`): Takes what a person should know.
 
     Raises:
         ValueError, OSError: If there are none.
     """
     found = list(dict.fromkeys(paths_in(source, pictures)))
-    known = {os.path.realpath(path) for path in rated}
-    unknown = [path for path in found if os.path.realpath(path) not in known]
+    is_rated = rated.shared(PictureSet.of({"image": path, "columns": {}} for path in found))
+    unknown = [path for path, known in zip(found, is_rated, strict=True) if not known]
     problems = {path: problem for path in unknown if (problem := picture_problem(path))}
     if len(unknown) < len(found):
         notes.append(f"{len(found) - len(unknown)} of the unlabelled pictures are rated, and left out there")

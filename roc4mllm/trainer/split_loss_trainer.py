@@ -27,6 +27,7 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder, load_adapter_weights
 from ..modeling_roc4mllm.long_tail_aesthetics import mixed_count
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
@@ -48,6 +49,8 @@ class SplitLossTrainer(Trainer):
         args ([`SplitLossConfig`], *optional*): Options.
         data_collator (callable, *optional*): Makes batches of rows; by default a [`RatingCollator`].
         processing_class (`ProcessorMixin` or image processor): The model's own.
+        trained_on ([`PictureSet`], *optional*): The pictures, those of the training before this one too; it is saved
+            with the model and each checkpoint, so that no test holds them unnoticed.
         **kwargs: As in the parent: `train_dataset`, `eval_dataset`, `callbacks`, `model_init`, …; `compute_metrics`
             gives SRCC, PLCC, MAE and RMSE by default.
 
@@ -58,7 +61,8 @@ class SplitLossTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model=None, args=None, data_collator=None, processing_class=None, **kwargs):
+    def __init__(self, model=None, args=None, data_collator=None, processing_class=None, trained_on=None, **kwargs):
+        self.trained_on: PictureSet | None = trained_on
         args = SplitLossConfig() if args is None else args
         if not isinstance(args, SplitLossConfig):
             raise TypeError(f"Got args of type {type(args).__name__}; SplitLossTrainer needs a SplitLossConfig.")
@@ -297,6 +301,8 @@ class SplitLossTrainer(Trainer):
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
             (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
+            if self.trained_on is not None:
+                self.trained_on.save(folder)
 
     def _issue_warnings_after_load(self, load_result) -> None:
         # a tied weight stands in the file once, which the parent takes for a missing one

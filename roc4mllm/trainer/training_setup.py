@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder
 from ..modeling_roc4mllm.configuration_aesthetics import AestheticsConfig
 from ..modeling_roc4mllm.configuration_image_scorer import ImageScorerConfig
@@ -31,6 +32,7 @@ from .image_scorers import (
 from .rating_data import RatedPictures, read_ratings
 from .self_training import read_unlabelled
 from .split_loss_config import SplitLossConfig
+from .trained_on import trained_below
 from .training_plan import TrainingPlan
 
 BUNDLED = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
@@ -48,6 +50,7 @@ class Prepared:
     held_out: RatedPictures | None
     processor: Any  # ROC4MLLMProcessor, or an image processor
     build: Callable[[], Any]
+    trained_on: PictureSet  # what the scorer will have seen, that of the training before this one too
     unlabelled: list[str] = field(default_factory=list)  # paths, for self-training
     shared: int = 0  # pictures to judge on that are trained on too
     notes: list[str] = field(default_factory=list)
@@ -92,12 +95,14 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
     if plan.tune and (held_out is None or len(held_out) < FEWEST_TO_COMPARE):
         raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
     processor, build = parts_of(plan, train, known, image_scorer)
-    prepared = Prepared(plan, options, train, held_out, processor, build)
+    trained = PictureSet.of(train.outlines())
+    judged = PictureSet.empty() if held_out is None else PictureSet.of(held_out.outlines())
+    before = PictureSet.empty() if known is None else trained_below(plan.model or BUNDLED)
+    prepared = Prepared(plan, options, train, held_out, processor, build, before | trained)
     if plan.self_training:
         refuse_without_levels(plan, known)
-        rated = image_files(train) | image_files(held_out)
-        prepared.unlabelled = read_unlabelled(plan.unlabelled or "", plan.pictures, rated, notes)
-    prepared.notes, prepared.shared = notes, count_shared(train, held_out)
+        prepared.unlabelled = read_unlabelled(plan.unlabelled or "", plan.pictures, trained | judged, notes)
+    prepared.notes, prepared.shared = notes, prepared.trained_on.overlap(judged).shared
     return prepared
 
 
@@ -152,25 +157,10 @@ def refuse_without_levels(plan: TrainingPlan, known: AestheticsConfig | None) ->
         raise ValueError("self_training sharpens distributions over levels, and a head of one value has none")
 
 
-def image_files(rated: RatedPictures | None) -> set[str]:
-    """The files of rated pictures; none where a data set holds them itself."""
-    rows = [] if rated is None else [rated[index]["image"] for index in range(len(rated))]
-    return {image for image in rows if isinstance(image, str)}
-
-
 def refuse_same_folder(plan: TrainingPlan) -> None:
     """An adapter in the folder of the model below it would take that model's place."""
     if plan.lora and plan.model and os.path.realpath(plan.model) == os.path.realpath(plan.output_dir):
         raise ValueError(f"an adapter cannot be saved over the model that it is trained on: {plan.model}")
-
-
-def count_shared(train: RatedPictures, held_out: RatedPictures | None) -> int:
-    """How many files to judge on are trained on too."""
-    if held_out is None:
-        return 0
-    trained = image_files(train)
-    rows = (held_out[index] for index in range(len(held_out)))
-    return sum(isinstance(row["image"], str) and row["image"] in trained for row in rows)
 
 
 def scorer_config(model: str | None) -> AestheticsConfig | None:

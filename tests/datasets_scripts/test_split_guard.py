@@ -1,11 +1,13 @@
 """Whether a test holds pictures of the training: by name, by content, across data sets; what travels with a model."""
 
 import io
+import json
 
 import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from roc4mllm import read_ratings
@@ -118,6 +120,24 @@ def test_what_travels_with_a_model(tmp_path):
     assert loaded.overlap(pictures("2.jpg", "5.jpg")).shared == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [GUARD_FILE]
     assert b"1.jpg" not in (tmp_path / GUARD_FILE).read_bytes()  # hashes, no names
+
+
+def test_what_a_card_needs_stands_in_the_header(tmp_path):
+    trained = pictures("1.jpg", source="eva") | TRAINING | PictureSet.empty(unknown=["user/model"])
+    trained.save(tmp_path)
+    with safe_open(tmp_path / GUARD_FILE, framework="numpy") as file:
+        eva, mine = json.loads(file.metadata()["data"])
+    assert (eva["name"], eva["title"], mine) == ("eva", "EVA", {"name": "mine"})
+    assert "CC0" in eva["terms"]
+    assert "ATQAM" in eva["citation"]
+    loaded = PictureSet.load(tmp_path)
+    assert (loaded.sources, loaded.unknown) == (("eva", "mine"), ("user/model",))
+    assert (loaded | loaded).digest() == trained.digest()
+
+
+def test_a_row_without_a_name_has_no_hash_of_one():
+    nameless = [rows((None, data))[0] for data in (b"one", b"other")]
+    assert PictureSet.of(nameless[:1]).overlap(PictureSet.of(nameless[1:])).shared == 0
 
 
 def test_eight_bytes_for_each_hash_whatever_the_order(tmp_path):

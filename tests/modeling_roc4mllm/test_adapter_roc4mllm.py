@@ -285,6 +285,20 @@ def test_merged_model_is_not_named_as_the_one_below_a_second_adapter(trained, ca
     assert "Save the model and load it first" in caplog.text
 
 
+def test_what_an_adapter_was_trained_on_stays_with_what_it_is_merged_into(trained, tmp_path):
+    shutil.copytree(trained[0] / "adapter", tmp_path / "adapter")
+    (tmp_path / "adapter" / "trained_on.safetensors").write_bytes(b"hashes")
+    merged = merge_adapter(AutoModel.from_pretrained(tmp_path / "adapter"))
+    shutil.rmtree(tmp_path / "adapter")
+    merged.save_pretrained(tmp_path / "whole")
+    assert (tmp_path / "whole" / "trained_on.safetensors").read_bytes() == b"hashes"
+    (tmp_path / "whole" / "trained_on.safetensors").rename(trained[0] / "backbone" / "trained_on.safetensors")
+    fresh = AutoModel.from_pretrained(trained[0] / "adapter")
+    fresh.name_or_path = str(trained[0] / "backbone")  # as of an adapter that was just added: this tells of another
+    merge_adapter(fresh).save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other" / "trained_on.safetensors").exists()
+
+
 def test_options_reach_the_backbone(trained, tmp_path):
     folder, model, processor = trained
     loaded = AutoModel.from_pretrained(folder / "adapter", dtype=torch.bfloat16, attn_implementation="eager")

@@ -341,6 +341,17 @@ class TestLimits:
             with pytest.raises(PictureError, match=f"too large: {len(data)} bytes or more, at most {len(data) - 1}"):
                 read_image(source)
 
+    def test_a_file_that_grows_while_it_is_read(self, monkeypatch, tmp_path):
+        data = encoded(PHOTO, "PNG")
+        (tmp_path / "a.png").write_bytes(data)
+        at_first = os.stat_result((0o100644, 0, 0, 1, 0, 0, len(data) // 2, 0, 0, 0))
+        with monkeypatch.context() as patched:
+            patched.setattr(reading.os, "stat", lambda path: at_first)
+            assert reading.read_file(str(tmp_path / "a.png")) == data
+            patched.setattr(reading, "MAX_BYTES", len(data) - 1)
+            with pytest.raises(PictureError, match="too large"):
+                read_image(tmp_path / "a.png")
+
 
 class TestPaths:
     def test_what_is_no_regular_file(self, tmp_path):

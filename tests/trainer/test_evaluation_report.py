@@ -39,6 +39,7 @@ def make_evaluation(n: int = 60, failed: int = 1, names=("aesthetics",), theme=s
         "higher_is_better": True,
         "data": "ratings.csv",
     }
+    known |= {"protocols": [], "overlap": None}
     known |= {"date": "2026-11-20T12:00:00+00:00", "notes": [], "by": "theme", "bootstraps": 50, "seed": 0}
     results = {
         name: measure_attribute(pictures, name, (1.0, 7.0), 4.0, "theme", name == names[0], 50) for name in names

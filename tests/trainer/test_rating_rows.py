@@ -78,7 +78,7 @@ def test_votes_are_one_column_per_level_or_a_list(columns, votes):
 def test_columns_without_a_role_are_kept_as_further_ones():
     found = roles("path score std r1 r2 comment question score_min score_max width theme")
     assert found.further == ["width", "theme"]
-    assert found.score_range == ["score_min", "score_max"]
+    assert found.score_ranges == {"aesthetics": ["score_min", "score_max"]}
 
 
 # Cells ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import photo
 
+from roc4mllm.datasets_scripts.split_guard import PictureSet
 from roc4mllm.trainer.rating_data import read_ratings
 from roc4mllm.trainer.self_training import (
     count_rows,
@@ -80,12 +81,16 @@ def test_pictures_come_from_folders_and_tables(tmp_path, pictures_of, monkeypatc
         list(paths_in(str(table), None))
 
 
+def pictures_in(paths: list[str]) -> PictureSet:
+    return PictureSet.of({"image": path, "columns": {}} for path in paths)
+
+
 def test_rated_broken_and_repeated_pictures_are_left_out(tmp_path, pictures_of):
     paths, notes = pictures_of(4), []
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    found = read_unlabelled(str(tmp_path), None, {paths[1]}, notes)
+    found = read_unlabelled(str(tmp_path), None, pictures_in(paths[1:2]), notes)
     assert found == [paths[0], *paths[2:]]
     assert notes[0] == "1 of the unlabelled pictures are rated, and left out there"
     assert notes[1].startswith("1 unlabelled pictures cannot be read, the first: ")
     with pytest.raises(ValueError, match="none of 5 pictures can be read and has no rating"):
-        read_unlabelled(str(tmp_path), None, set(paths), [])
+        read_unlabelled(str(tmp_path), None, pictures_in(paths), [])
