@@ -39,6 +39,9 @@ class ImageScorer(AestheticsMixin, PreTrainedModel):
     def after_loading(self) -> None:
         """Called by `from_pretrained`."""
 
+    def before_training(self) -> None:
+        """Called by the Trainer when it is settled what is trained."""
+
     @property
     def default_loss_weights(self) -> dict[str, float]:
         """Weights where `forward` gets none: the earth mover's distance for levels, smooth-L1 for one value."""

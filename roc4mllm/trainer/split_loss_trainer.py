@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,30 @@ class SplitLossTrainer(Trainer):
         """A fresh model, frozen as the options say."""
         model = super().call_model_init(trial)
         freeze_parts(model, self.args.freeze or ())
+        tell_before_training(model)
         return model
 
     def train(self, *args, **kwargs):
         """As in the parent, if the disk has room for what will be saved."""
         if self.model is not None:  # with a `model_init` it is made later
             self.check_disk()
+            self.check_batches()
+            tell_before_training(self.model)
         return super().train(*args, **kwargs)
+
+    def check_batches(self) -> None:
+        """
+        Refuse batches of one picture for a model that normalises over the pictures of a batch.
+
+        Raises:
+            ValueError: If so.
+        """
+        count = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else self._train_batch_size
+        if has_batch_norm(self.model) and min(self._train_batch_size, count) == 1:
+            raise ValueError(
+                "This model normalises over the pictures of a batch, and of one picture there are no statistics: take "
+                "per_device_train_batch_size of 2 or more, and as many pictures."
+            )
 
     def check_disk(self) -> None:
         """
@@ -220,9 +238,8 @@ class SplitLossTrainer(Trainer):
         Whether a pass would end with a single picture, of which batch normalisation can take no statistics: it is left
         out. Several processes fill up their last batches.
         """
-        has_norm = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in self.model.modules())
         count, size = len(self.train_dataset), self._train_batch_size
-        return has_norm and self.args.world_size == 1 and count > size > 1 and count % size == 1
+        return has_batch_norm(self.model) and self.args.world_size == 1 and count > size > 1 and count % size == 1
 
     def get_train_dataloader(self) -> DataLoader:
         """As in the parent, but for a single picture that [`~SplitLossTrainer.leaves_one`] out."""
@@ -345,6 +362,17 @@ def check_kind(checkpoint: str, model: nn.Module) -> dict[str, Any]:
             "the settings it was begun with, or begin in another folder"
         )
     return saved
+
+
+def tell_before_training(model: nn.Module) -> None:
+    """Let a model that has something to do before its weights move do it."""
+    if hook := getattr(model, "before_training", None):
+        hook()
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether statistics of a batch are taken in training."""
+    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
 
 
 class LossMeans:

@@ -71,8 +71,13 @@ def training_options(plan: TrainingPlan) -> SplitLossConfig:
         defaults["learning_rate"] = LORA_LEARNING_RATE
     elif config := image_scorer_config(plan.model):
         defaults |= image_scorer_options(plan, config)
+    options = defaults | plan.training
+    if isinstance(own := plan.training.get("learning_rates"), dict):
+        options["learning_rates"] = (
+            defaults.get("learning_rates", {}) | own
+        )  # what is stated for one part leaves others
     try:
-        return SplitLossConfig(output_dir=plan.output_dir, **defaults | plan.training)
+        return SplitLossConfig(output_dir=plan.output_dir, **options)
     except TypeError as error:
         raise ValueError(f"an option has a value of the wrong kind: {error}") from error
 

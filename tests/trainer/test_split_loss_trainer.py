@@ -188,6 +188,9 @@ def test_a_last_picture_alone_is_left_out_where_batch_normalisation_would_fail(t
     trained.train()
     assert trained.state.global_step == 4
     assert len(trained.predict(data).predictions) == 9
+    alone = trainer(tmp_path, model=tanet, processor=images, **options | {"per_device_train_batch_size": 1})
+    with pytest.raises(ValueError, match="normalises over the pictures of a batch"):
+        alone.train()
     eat = trainer(tmp_path, model=eat_parts()[0], processor=images, **options)
     eat.train()
     assert eat.state.global_step == 6
