@@ -171,7 +171,7 @@ def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_pat
         (["--set", "learning_rate"], "NAME=VALUE"),
         (["--freeze", "tower"], "its parts are"),
         (["--attributes", "beauty"], "the scorer does not know beauty"),
-        (["--score-range", "1", "10"], "the scorer has score_range"),
+        (["--score-range", "1", "10"], "the scorer's score_range of aesthetics is 1 to 7, not"),
         (["--loss-preset", "papre"], "paper-ava"),
         (["--tune", "2", "--eval-share", "0"], "without pictures to judge on"),
         (["--set", "eval_strategy=sometimes"], "sometimes"),

@@ -59,7 +59,7 @@ class Prepared:
 def training_options(plan: TrainingPlan) -> SplitLossConfig:
     """Options of the Trainer: those of the plan, and what suits a training from the command line."""
     judged = bool(plan.eval_data or plan.eval_split or plan.eval_share)
-    defaults = {
+    defaults: dict[str, Any] = {
         "eval_strategy": "epoch" if judged else "no",
         "save_strategy": "no" if plan.tune else "epoch",
         "save_total_limit": 2,
@@ -122,7 +122,7 @@ def read_data(
     }
     if known is not None:
         refuse_other_scorer(plan, known)
-        ranges = dict(zip(known.attributes, score_ranges(known.score_range, len(known.attributes)), strict=True))
+        ranges = ranges_of(known)
         reading["score_range"] = [ranges[name] for name in plan.attributes or known.attributes]
         reading["known_attributes"] = known.attributes
         reading["num_levels"] = known.num_levels if known.num_levels > 1 else None  # votes tell their mean at least
@@ -178,14 +178,28 @@ def scorer_config(model: str | None) -> AestheticsConfig | None:
     return config if isinstance(config, AestheticsConfig) else None
 
 
+def ranges_of(config: AestheticsConfig) -> dict[str, tuple[float, float]]:
+    """Score range by attribute."""
+    return dict(zip(config.attributes, score_ranges(config.score_range, len(config.attributes)), strict=True))
+
+
 def refuse_other_scorer(plan: TrainingPlan, known: AestheticsConfig) -> None:
     """A trained scorer keeps its range, levels, attributes and question."""
     if unknown := sorted(set(plan.attributes or ()) - set(known.attributes)):
         raise ValueError(f"the scorer does not know {', '.join(unknown)}; it scores {', '.join(known.attributes)}")
-    for name, given in (("score_range", plan.score_range), ("num_levels", plan.num_levels)):
-        own = getattr(known, name)
-        if given is not None and given != own:
-            raise ValueError(f"the scorer has {name} {own}, not {given}; start from its backbone for another one")
+    if plan.num_levels not in (None, known.num_levels):
+        raise ValueError(
+            f"the scorer has num_levels {known.num_levels}, not {plan.num_levels}; start from its backbone for others"
+        )
+    if plan.score_range is not None:
+        ranges = ranges_of(known)
+        names = plan.attributes or known.attributes[:1]  # a range alone is that of the main score
+        for name, given in zip(names, score_ranges(plan.score_range, len(names)), strict=True):
+            if tuple(given) != tuple(ranges[name]):
+                own, other = ("{:g} to {:g}".format(*pair) for pair in (ranges[name], given))
+                raise ValueError(
+                    f"the scorer's score_range of {name} is {own}, not {other}; start from its backbone for another"
+                )
     if plan.question is not None:
         raise ValueError("the scorer has a question of its own; start from its backbone for another one")
 
