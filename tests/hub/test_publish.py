@@ -63,12 +63,14 @@ def evaluation(tmp_path_factory) -> Path:
         True,
         "/data/ann/AVA, split test",
         "2026-05-04T00:00:00",
-        ["cropped"],
-        None,
-        50,
-        0,
-        {},
-        pictures,
+        protocols=["ava-official/test"],
+        overlap=None,
+        notes=["cropped"],
+        by=None,
+        bootstraps=50,
+        seed=0,
+        results={},
+        pictures=pictures,
     )
     found.results["light"] = result
     path = tmp_path_factory.mktemp("evaluation") / "metrics.json"
