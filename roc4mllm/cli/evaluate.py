@@ -10,7 +10,7 @@ from ..trainer.evaluation import evaluate_scorer
 from ..trainer.evaluation_report import NO_PLOTS, check_folder, format_text, has_matplotlib, write_report
 from ..trainer.rating_data import RatedPictures, read_ratings
 from ..trainer.rating_sources import open_source
-from .score import choose_attributes, load
+from .loading import choose_attributes, load
 
 OPTIONS = {  # by what a message of the Python functions says
     "skip_bad_rows": "--skip-bad-rows",

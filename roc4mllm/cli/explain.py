@@ -9,7 +9,7 @@ from ..inference.score_files import expand_inputs
 from ..inference.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.image_reading_aesthetics import PictureError
-from .score import choose_attributes, load
+from .loading import choose_attributes, load
 
 
 def run(args: argparse.Namespace) -> int:

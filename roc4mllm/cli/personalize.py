@@ -24,7 +24,7 @@ from ..trainer.rating_data import RatedPictures, read_ratings
 from ..trainer.rating_rows import is_missing
 from ..trainer.rating_sources import open_source
 from .evaluate import in_options
-from .score import choose_attributes, load
+from .loading import choose_attributes, load
 
 RATER_COLUMNS = ("rater", "rater_id", "worker", "user", "user_id")
 BLANK = "(blank)"  # a rater without a name

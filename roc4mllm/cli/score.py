@@ -4,16 +4,13 @@ import argparse
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
 from ..inference.personal_scorer import PersonalScorer
 from ..inference.personal_taste import PersonalTaste
 from ..inference.score_files import PictureInput, expand_inputs, score_inputs
@@ -27,7 +24,7 @@ from ..inference.score_table import (
     shown,
     table_columns,
 )
-from .convert import exit_when_told
+from .loading import choose_attributes, load
 
 ScoreInto = Callable[[Callable[[Row], None]], list[Row]]  # takes what writes a row, returns the rows that failed
 
@@ -58,46 +55,6 @@ def run(args: argparse.Namespace) -> int:
         failed = score_into(lambda row: print(json.dumps(row), flush=True))
     print(summary(len(inputs), failed, args.output), file=sys.stderr)
     return 1 if failed and args.strict else 0
-
-
-def load(args: argparse.Namespace) -> Any:
-    """The scorer. Whatever keeps it from loading is for the user to change, so it becomes a ValueError."""
-    name = args.model or "the bundled model"
-    model = known_model(args.model)
-    options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
-    try:
-        with exit_when_told():  # so that a conversion on the fly leaves no unfinished folder
-            return load_scorer(model, allow_untrained=args.allow_untrained, **options)
-    # the last three: a device that torch lacks, a config with wrong values
-    except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
-        reason = str(error).replace("allow_untrained=True", "--allow-untrained")
-        raise ValueError(f"cannot load {name}{f' on {args.device}' if args.device else ''}: {reason}") from error
-
-
-def known_model(name: str | None) -> str | None:
-    """
-    A model as `load_scorer` takes it: `None` for the bundled one, which may be named.
-
-    Raises:
-        ValueError: If the name can only be a folder's, and there is none.
-    """
-    if name and looks_like_folder(name) and not os.path.isdir(name):
-        raise ValueError(f"there is no folder {name!r}; a model is a folder or a Hub name as in user/model")
-    bundled = name == BUNDLED_CHECKPOINT.name and not os.path.isdir(name)  # no Hub name: it has no user
-    return None if bundled else name
-
-
-def looks_like_folder(model: str) -> bool:
-    """Whether a model's name can only be a folder: a Hub name is `name` or `user/name`."""
-    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model
-
-
-def choose_attributes(wanted: Sequence[str] | None, config: Any) -> list[str]:
-    """The attributes to score: `wanted`, or all of the model's."""
-    known = list(getattr(config, "attributes", ["aesthetics"]))
-    if unknown := sorted(set(wanted or []) - set(known)):
-        raise ValueError(f"the model does not score {', '.join(unknown)}; it scores {', '.join(known)}")
-    return list(wanted or known)
 
 
 def personal(scorer: Any, taste: PersonalTaste, file: str, attributes: Sequence[str]) -> PersonalScorer:

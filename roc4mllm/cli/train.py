@@ -5,7 +5,7 @@ from typing import Any
 
 from ..trainer.run_training import run_training
 from ..trainer.training_plan import TrainingPlan, parse_yaml, read_plan
-from .score import known_model
+from .loading import known_model
 
 
 def run(args: argparse.Namespace) -> int:

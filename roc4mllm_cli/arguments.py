@@ -1,0 +1,59 @@
+"""What the parsers of several commands share."""
+
+import argparse
+import math
+from typing import Any, TypeAlias
+
+# argparse has no public name for what `add_subparsers` returns.
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+def add_batch_options(parser: argparse.ArgumentParser) -> None:
+    """How many pictures at once, and who reads them."""
+    parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")
+    parser.add_argument("--num-workers", type=at_least(0), default=0, metavar="N", help="processes that read pictures")
+
+
+def add_running_options(parser: argparse.ArgumentParser) -> None:
+    """Where and how a model runs, and whether it may be one that was never trained."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, … (default: the model's own choice)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="dtype of the weights")
+    parser.add_argument("--allow-untrained", action="store_true", help="accept a head that was never trained")
+
+
+def at_least(lowest: int) -> "argparse._ActionType":
+    """A parser of whole numbers that are at least `lowest`."""
+
+    def whole_number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text!r}")
+        return int(text)
+
+    return whole_number
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1 (0.9 keeps the best tenth), got {text!r}")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Distinct names separated by commas."""
+    found = [name.strip() for name in text.split(",")]
+    if "" in found or len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"expected distinct names separated by commas, got {text!r}")
+    return found
