@@ -19,7 +19,8 @@ from PIL import Image
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..processing_roc4mllm.picture_batches_aesthetics import PicturePreparation, batches
+from ..processing_roc4mllm.picture_batches_aesthetics import PicturePreparation
+from ..processing_roc4mllm.picture_stream_aesthetics import batches
 from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
 from .conversion_card import conversion_card
 from .convert_folder import complete_or_nothing, refuse_bad_place, without_progress_bar

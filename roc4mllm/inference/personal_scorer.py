@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..processing_roc4mllm.picture_batches_aesthetics import SourceList
+from ..processing_roc4mllm.picture_stream_aesthetics import SourceList
 from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
 from .personal_taste import PersonalTaste
 from .score_table import GENERAL_SCORE

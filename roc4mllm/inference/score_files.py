@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..processing_roc4mllm.picture_batches_aesthetics import SourceList
+from ..processing_roc4mllm.picture_stream_aesthetics import SourceList
 
 # What a folder is searched for; a file named by itself may end in anything. HEIC and AVIF are here although not every
 # Pillow reads them: a phone's folder then gives rows that say so, and not an empty table.

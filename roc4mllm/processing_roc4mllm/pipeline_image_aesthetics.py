@@ -16,7 +16,8 @@ from transformers.utils import logging
 
 from .comments_aesthetics import CommentInputs, write_comments
 from .image_reading_aesthetics import PictureError, read_image
-from .picture_batches_aesthetics import Batch, PicturePreparation, batches, describe
+from .picture_batches_aesthetics import Batch, PicturePreparation, describe
+from .picture_stream_aesthetics import batches
 from .prompt_roc4mllm import check_attributes
 
 __version__ = "0.1.0"
@@ -127,9 +128,12 @@ class ImageAestheticsPipeline(Pipeline):
         """Records of many pictures, as they come."""
         preparation = self.preparation(**preprocess_params)
         self.model.eval()  # a Trainer may have left dropout on
-        position = 0
+        position, waiting = 0, {}
         for batch in batches(inputs, preparation, batch_size, num_workers):
-            for source, row in zip(batch.sources, self._rows(batch, preparation, forward_params), strict=True):
+            rows = self._rows(batch, preparation, forward_params)
+            waiting |= dict(zip(batch.places, zip(rows, batch.sources, strict=True), strict=True))
+            while position in waiting:  # batches of pictures of one size come out of order
+                row, source = waiting.pop(position)
                 yield self.postprocess(row, source=source, position=position, **postprocess_params)
                 position += 1
 
