@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
-def add_batch_options(parser: argparse.ArgumentParser) -> None:
-    """How many pictures at once, and who reads them."""
+def add_batch_options(parser: argparse.ArgumentParser, workers: int | None = 0) -> None:
+    """How many pictures at once, and who reads them; as many workers as pay if `workers` is None."""
+    told = "" if workers == 0 else " (default: one per core, up to 8; none for a few)"
     parser.add_argument("--batch-size", type=at_least(1), default=8, metavar="N", help="pictures at once (default: 8)")
-    parser.add_argument("--num-workers", type=at_least(0), default=0, metavar="N", help="processes that read pictures")
+    parser.add_argument(
+        "--num-workers", type=at_least(0), default=workers, metavar="N", help=f"processes that read pictures{told}"
+    )
 
 
 def add_running_options(parser: argparse.ArgumentParser) -> None:

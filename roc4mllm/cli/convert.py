@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from ..hub.convert_file import FAMILIES as FILE_FAMILIES
 from ..hub.convert_file import convert_file
 from ..hub.convert_folder import convert_folder
-from ..inference.score_files import expand_inputs
+from ..inference.input_expansion import expand_inputs
 
 # Which families an option is for.
 OPTIONS = {
@@ -51,7 +51,7 @@ def from_file(args: argparse.Namespace) -> None:
         raise ValueError(f"there is no file {args.source!r}; {args.family} is converted from its authors' .pth")
     pictures = None
     if args.calibrate is not None:
-        found = expand_inputs([args.calibrate])
+        found = list(expand_inputs([args.calibrate]))
         if wrong := [f"{given.path}: {given.error}" for given in found if given.error is not None]:
             raise ValueError(wrong[0])
         pictures = [given.path for given in found]

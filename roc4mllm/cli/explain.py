@@ -5,7 +5,7 @@ import os
 import sys
 
 from ..inference.explanation import explain
-from ..inference.score_files import expand_inputs
+from ..inference.input_expansion import expand_inputs
 from ..inference.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.image_reading_aesthetics import PictureError

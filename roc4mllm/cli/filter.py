@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..inference.score_files import copy_file, link_file, place_files
-from ..inference.score_table import Row, as_path, read_table, shown
+from ..inference.file_placing import copy_file, link_file, place_files
+from ..inference.score_reading import read_table
+from ..inference.score_table import Row, as_path, shown
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,14 @@ from .convert import exit_when_told
 
 
 def load(args: argparse.Namespace) -> Any:
-    """The scorer. Whatever keeps it from loading is for the user to change, so it becomes a ValueError."""
-    name = args.model or "the bundled model"
-    model = known_model(args.model)
+    """The scorer that `args.model` names."""
+    return load_named(args.model, args)
+
+
+def load_named(given: str | None, args: argparse.Namespace) -> Any:
+    """A scorer by its name. Whatever keeps it from loading is for the user to change, so it becomes a ValueError."""
+    name = given or "the bundled model"
+    model = known_model(given)
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
         with exit_when_told():  # so that a conversion on the fly leaves no unfinished folder

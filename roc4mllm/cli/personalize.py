@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..inference.personal_scorer import read_features
 from ..inference.personal_taste import Array, PersonalTaste, fit_taste, in_words
-from ..inference.score_files import PICTURE_ENDINGS
+from ..inference.picture_input import PICTURE_ENDINGS
 from ..inference.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range

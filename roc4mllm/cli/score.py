@@ -1,60 +1,84 @@
 """`roc4mllm score`: pictures to a table, as a file, on the terminal or as JSON lines."""
 
 import argparse
-import itertools
 import json
-import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
+from ..inference.bulk_scoring import remaining, score_inputs
+from ..inference.cascade import Cascade
+from ..inference.input_containers import read_dataset
+from ..inference.input_expansion import count_inputs, expand_inputs
 from ..inference.personal_scorer import PersonalScorer
 from ..inference.personal_taste import PersonalTaste
-from ..inference.score_files import PictureInput, expand_inputs, score_inputs
-from ..inference.score_table import (
-    GENERAL_SCORE,
-    Row,
-    TableFile,
-    attribute_column,
-    check_output,
-    make_row,
-    shown,
-    table_columns,
-)
-from .loading import choose_attributes, load
+from ..inference.picture_input import PictureInput
+from ..inference.score_table import GENERAL_SCORE, ORIGIN_COLUMNS, Row, make_row, shown, table_columns
+from ..inference.score_writing import FoundRows, TableFile, check_output
+from .convert import exit_when_told
+from .loading import choose_attributes, load, load_named
+from .progress import Progress
+from .score_display import format_table
 
-ScoreInto = Callable[[Callable[[Row], None]], list[Row]]  # takes what writes a row, returns the rows that failed
+FEW = 64  # inputs for which starting workers does not pay
+Write = Callable[[Row], None]
 
 
 def run(args: argparse.Namespace) -> int:
     """Score `args.paths`; 1 if something failed and `args.strict`, else 0."""
     # What is wrong with the arguments is said before a model is loaded and hours are spent.
-    output = None if args.output is None else check_output(args.output)
-    table_columns(args.attributes or [], args.alias, args.personal is not None)
+    output = check_arguments(args)
     taste = None if args.personal is None else PersonalTaste.load(args.personal)
-    inputs = expand_inputs(args.paths, recursive=args.recursive)
+    count = None if args.dataset else count_inputs(args.paths, recursive=args.recursive)
+    inputs = open_inputs(args)
     scorer = load(args)
     attributes = choose_attributes(args.attributes, scorer.model.config)
     if taste is not None:
         scorer = personal(scorer, taste, args.personal, attributes)
-    columns = table_columns(attributes, args.alias, taste is not None)
-
-    def score_into(write: Callable[[Row], None]) -> list[Row]:
-        return score_rows(args, scorer, inputs, attributes, write)
-
+    if args.cascade is not None:
+        scorer = Cascade(load_named(args.cascade, args), scorer, tuple(args.band))
+    job = Job(args, scorer, attributes, inputs, count)
     if output is not None:
-        failed = write_file(output, columns, score_into)
+        write_file(output, job)
     elif sys.stdout.isatty():
         rows: list[Row] = []
-        failed = score_into(rows.append)
-        print(format_table(rows, attributes))
+        job.score(rows.append)
+        print(format_table(rows, attributes) if rows else "no picture")
     else:
-        failed = score_into(lambda row: print(json.dumps(row), flush=True))
-    print(summary(len(inputs), failed, args.output), file=sys.stderr)
-    return 1 if failed and args.strict else 0
+        job.score(lambda row: print(json.dumps(row), flush=True))
+    print(job.summary(), file=sys.stderr)
+    return 1 if job.progress.failed and args.strict else 0
+
+
+def check_arguments(args: argparse.Namespace) -> Path | None:
+    """The table to be written; whatever does not fit together is refused."""
+    if bool(args.paths) == bool(args.dataset):
+        raise ValueError("name pictures (files, folders, shards, - for names on stdin), or a data set with --dataset")
+    if (args.cascade is None) != (args.band is None):
+        raise ValueError("--cascade FAST_MODEL and --band LOW HIGH go together")
+    if args.cascade is not None and args.personal is not None:
+        raise ValueError("--cascade and --personal cannot be combined: a band is in the units of a model")
+    if args.output is None and (args.resume or (args.cascade and sys.stdout.isatty())):
+        raise ValueError(f"{'--resume' if args.resume else '--cascade'} needs a file to write: name it with -o")
+    table_columns(args.attributes or [], args.alias, columns_beside(args))
+    return None if args.output is None else check_output(args.output)
+
+
+def open_inputs(args: argparse.Namespace) -> Iterable[PictureInput]:
+    """What was asked for, looked for as it is scored."""
+    if args.dataset:
+        return read_dataset(args.dataset, args.split)
+    separator = b"\0" if args.null else b"\n"
+    return expand_inputs(args.paths, recursive=args.recursive, separator=separator)
+
+
+def columns_beside(args: argparse.Namespace) -> Sequence[str]:
+    """The columns that a taste or a cascade adds."""
+    if args.cascade is not None:
+        return Cascade.columns
+    return [GENERAL_SCORE] if args.personal is not None else []
 
 
 def personal(scorer: Any, taste: PersonalTaste, file: str, attributes: Sequence[str]) -> PersonalScorer:
@@ -67,92 +91,97 @@ def personal(scorer: Any, taste: PersonalTaste, file: str, attributes: Sequence[
     return by_taste
 
 
-def score_rows(
-    args: argparse.Namespace,
-    scorer: Any,
-    inputs: Sequence[PictureInput],
-    attributes: Sequence[str],
-    write: Callable[[Row], None],
-) -> list[Row]:
-    """Score and write every input; the rows that failed are returned."""
-    options = {"batch_size": args.batch_size, "num_workers": args.num_workers, "attributes": list(attributes)}
-    records = score_inputs(scorer, inputs, **options)
-    progress = tqdm(inputs, unit="picture", leave=False, disable=not sys.stderr.isatty())
-    failed = []
-    for item, record in zip(progress, records, strict=True):
-        row = make_row(item.path, record, attributes, args.alias)
-        write(row)
-        if row["error"] is not None:
-            failed.append(row)
-    return failed
-
-
-def write_file(output: Path, columns: Sequence[str], score_into: ScoreInto) -> list[Row]:
-    """Score into a file; after an interruption, say where the rows so far are."""
-    table = TableFile(output, columns)
-    try:
-        with table:
-            return score_into(table.write)
-    finally:
-        if table.partial.exists():
-            print(f"roc4mllm: the {table.rows} rows so far are in {table.partial}", file=sys.stderr)
-
-
-def summary(count: int, failed: Sequence[Row], output: str | None) -> str:
-    """What was done, in one line."""
-    line = f"{count - len(failed)} of {count} scored, {len(failed)} failed"
-    if failed:
-        line += f" (first: {failed[0]['path']}: {failed[0]['error']})"
-    return shown(line + (f"; written to {output}" if output else ""))
-
-
-def format_table(rows: Sequence[Row], attributes: Sequence[str]) -> str:
+class Job:
     """
-    The rows as text for a reader, in input order, with range, direction and model in the first line.
+    One run over inputs.
 
     Args:
-        rows (sequence of `dict`):
-            What `make_row` returned, all of one model; at least one.
-        attributes (sequence of `str`):
-            What was scored, the main attribute first.
-
-    Returns:
-        `str`: lines without colour or markup. Numbers have 3 to 4 digits. Control characters are escaped.
+        args (`argparse.Namespace`): What the parser of `score` gives.
+        scorer (`ImageAestheticsPipeline` or `Cascade`): The scorer.
+        attributes (sequence of `str`): What to score.
+        inputs (iterable of `PictureInput`): The pictures.
+        count (`int`, *optional*): How many there are, if that is known.
     """
-    model_columns = [GENERAL_SCORE, "normalized"] if GENERAL_SCORE in rows[0] else ["normalized", "std"]
-    columns = ["score", *model_columns, *map(attribute_column, attributes[1:])]
-    highest = dict.fromkeys(columns, float(rows[0]["score_max"])) | {"normalized": 1.0}
-    highest |= {attribute_column(name): high for name, (_, high) in attribute_ranges(rows[0], attributes).items()}
-    decimals = {name: decimals_for(highest[name]) for name in columns}
-    cells = [columns]
-    for row in rows:
-        cells.append(["-" if row[name] is None else f"{row[name]:.{decimals[name]}f}" for name in columns])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    # The path comes last: it may be long or of wide characters, and then shifts nothing.
-    ends = ["path", *(row["path"] + (f"  [{row['error']}]" if row["error"] else "") for row in rows)]
-    lines = [table_head(rows[0], attributes), ""]
-    for line, end in zip(cells, ends, strict=True):
-        lines.append("  ".join([cell.rjust(width) for cell, width in zip(line, widths, strict=True)] + [shown(end)]))
-    return "\n".join(lines)
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        scorer: Any,
+        attributes: Sequence[str],
+        inputs: Iterable[PictureInput],
+        count: int | None,
+    ) -> None:
+        self.args, self.scorer, self.attributes = args, scorer, list(attributes)
+        self.inputs, self.count = inputs, count
+        self.columns = table_columns(attributes, args.alias, columns_beside(args))
+        self.progress = Progress(count)
+        self.skipped = 0
+
+    def score(self, write: Write, found: FoundRows | None = None) -> None:
+        """Score and write every input that has no row yet."""
+        inputs = self.inputs
+        if found is not None and found.paths:
+            self.skipped = self.progress.skip(found.paths.total())
+            inputs = remaining(inputs, found.paths)
+        options = {"batch_size": self.args.batch_size, "num_workers": self.workers(), "attributes": self.attributes}
+        try:
+            with self.progress:
+                for item, record in score_inputs(self.scorer, inputs, **options):
+                    row = make_row(item.path, record, self.attributes, self.args.alias)
+                    write(row)
+                    self.progress.add(row)
+        except RuntimeError as error:  # a reading process was killed, or a data set broke off
+            raise ValueError(f"the run broke off after {self.progress.done} pictures: {error}") from error
+
+    def workers(self) -> int:
+        """Processes that read pictures, unless the user says how many."""
+        if self.args.num_workers is not None:
+            return int(self.args.num_workers)
+        return 0 if self.count is not None and self.count < FEW else min(os.cpu_count() or 1, 8)
+
+    def origins(self) -> set[tuple[str | None, ...]]:
+        """Model, revision and version that the rows will have."""
+        scorers = [self.scorer.fast, self.scorer.slow] if isinstance(self.scorer, Cascade) else [self.scorer]
+        records = [scorer.postprocess({"error": "none"}) for scorer in scorers]
+        return {tuple(record[name] for name in ORIGIN_COLUMNS[:-1]) for record in records}
+
+    def summary(self) -> str:
+        """What was done."""
+        line = self.progress.summary()
+        if self.skipped:
+            line += f"; {self.skipped} had a row already"
+        if isinstance(self.scorer, Cascade):
+            line += f"; {self.scorer.saving()}"
+        return shown(line + (f"; written to {self.args.output}" if self.args.output else ""))
 
 
-def attribute_ranges(row: Row, attributes: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Ranges of the further attributes, where the model has one per attribute; else they share the score's."""
-    ranges = row.get("attribute_ranges") or {}
-    return {name: ranges[name] for name in attributes[1:] if name in ranges}
+def write_file(output: Path, job: Job) -> None:
+    """Score into a file; after an interruption, say where the rows so far are."""
+    table = open_table(output, job)
+    try:
+        with exit_when_told(), table:
+            check_origins(table, job)
+            job.score(table.write, table.found)
+    finally:
+        if table.partial.exists():
+            rows = table.rows + table.found.paths.total()
+            print(f"roc4mllm: the {rows} rows so far are in {table.partial}; --resume goes on", file=sys.stderr)
 
 
-def table_head(row: Row, attributes: Sequence[str]) -> str:
-    """Range, direction and origin of a row's scores, in one line."""
-    direction = "higher is better" if row["higher_is_better"] else "lower is better"
-    model = f"model {row['model']}" + (f", revision {row['revision']}" if row["revision"] else "")
-    ranges = {f"score ({attributes[0]})": (row["score_min"], row["score_max"])} | attribute_ranges(row, attributes)
-    # neighbours that share a range name it once
-    alike = itertools.groupby(ranges, key=lambda name: tuple(ranges[name]))
-    scale = ", ".join(f"{', '.join(names)} {low:g} to {high:g}" for (low, high), names in alike)
-    return shown(f"{scale}, {direction}; {model}; roc4mllm {row['version']}")
+def open_table(output: Path, job: Job) -> TableFile:
+    """The file; if rows of an interrupted run are in the way, what to do in the words of this command."""
+    try:
+        return TableFile(output, job.columns, resume=job.args.resume)
+    except ValueError as error:
+        raise ValueError(str(error).replace("resume it", "--resume goes on with them")) from error
 
 
-def decimals_for(highest: float) -> int:
-    """Decimals that leave four digits of the highest score: 5.730 of 7, 5.73 of 10, 57.3 of 100."""
-    return max(0, 3 - math.floor(math.log10(abs(highest) or 1.0)))
+def check_origins(table: TableFile, job: Job) -> None:
+    """Refuse to add scores of one model to a file of another's."""
+    if others := table.found.origins - job.origins():
+        named = "; ".join(", ".join(str(part) for part in origin if part) for origin in sorted(others, key=str))
+        now = "; ".join(", ".join(str(part) for part in origin if part) for origin in sorted(job.origins(), key=str))
+        raise ValueError(
+            f"the rows so far are of another model or version ({named}) than this one ({now}): resume with the same, "
+            "or write another file"
+        )

@@ -79,6 +79,8 @@ def open_image(source) -> Image.Image:
         return open_bytes(download(path) if is_url else read_file(path))
     if isinstance(source, bytes | bytearray | memoryview):
         return open_bytes(bytes(source))
+    if hasattr(source, "read_bytes"):  # a member of an archive, a file of another file system
+        return open_bytes(source.read_bytes())
     if isinstance(source, np.ndarray):
         return from_array(source)
     if hasattr(source, "requires_grad"):  # a torch tensor; torch itself is not needed here

@@ -183,6 +183,8 @@ def size_of(source) -> tuple[int, int]:
         return source.size
     if isinstance(source, bytes):
         source = io.BytesIO(source)
+    elif hasattr(source, "read_bytes") and not isinstance(source, os.PathLike):
+        source = io.BytesIO(head_of(source))
     elif not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
         return 0, 0
     try:
@@ -190,6 +192,14 @@ def size_of(source) -> tuple[int, int]:
             return image.size
     except Exception:  # as varied as damaged files are
         return 0, 0
+
+
+def head_of(source) -> bytes:
+    """The bytes of a member of an archive; nothing where reading will fail anyway."""
+    try:
+        return source.read_bytes()
+    except (OSError, ValueError):
+        return b""
 
 
 __all__ = ["SourceList", "batches"]

@@ -1,0 +1,59 @@
+"""
+Scoring of any number of pictures: read and prepared by worker processes while the model runs, in bounded memory, one
+result per input in input order.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .picture_input import PictureInput
+from .score_table import encodable
+
+
+def score_inputs(
+    scorer: Any, inputs: Iterable[PictureInput], **options: Any
+) -> Iterator[tuple[PictureInput, dict[str, Any]]]:
+    """
+    Score inputs as they are read; few are held at a time, however many there are.
+
+    Args:
+        scorer (`ImageAestheticsPipeline` or `Cascade`):
+            What `roc4mllm.load_scorer` returns.
+        inputs (iterable of `PictureInput`):
+            What `expand_inputs` yields.
+        options:
+            Passed on to the scorer: `batch_size`, `num_workers`, `attributes`.
+
+    Yields:
+        `tuple[PictureInput, dict]`: each input with its record, in order; a record of its error where it carries one.
+    """
+    waiting: deque[PictureInput] = deque()
+
+    def sources() -> Iterator[Any]:
+        for item in inputs:
+            waiting.append(item)
+            yield item.source
+
+    for record in scorer(sources(), **options):
+        yield waiting.popleft(), record
+
+
+def remaining(inputs: Iterable[PictureInput], done: Counter[str]) -> Iterator[PictureInput]:
+    """
+    The inputs that have no row yet; one that is listed twice needs two.
+
+    Args:
+        inputs (iterable of `PictureInput`): All.
+        done (`Counter`): How many rows there are of each path, as `TableFile.found.paths`.
+    """
+    left = done.copy()
+    for item in inputs:
+        path = encodable(item.path)
+        if left[path] > 0:
+            left[path] -= 1
+        else:
+            yield item
+
+
+__all__ = ["remaining", "score_inputs"]

@@ -1,0 +1,86 @@
+"""Tables of scores read again, for everything that works on them."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .score_table import Row
+from .score_writing import check_format, parquet_parts
+
+
+def read_table(path: str | os.PathLike[str]) -> list[Row]:
+    """
+    Read a table that `score` wrote, or one of another tool that has a column `path`.
+
+    Args:
+        path (`str` or path):
+            A .csv, .jsonl or .parquet file, or a folder of Parquet parts.
+
+    Returns:
+        `list[dict]`: the rows, with None for what is empty or NaN. Values of a CSV are texts.
+
+    Raises:
+        ValueError: If the ending names no format, the content does not fit it, or a row has no path.
+        ImportError: If the format needs a library that is not installed.
+        OSError: If the file cannot be read.
+    """
+    file = Path(path)
+    if file.suffix == "" and not file.is_dir():
+        raise ValueError(f"{file} is no table: expected a .csv, .jsonl or .parquet file, or a folder of parts")
+    formats = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet, "": _read_parts}
+    read = formats[check_format(file)]
+    try:
+        rows = [{name: _known(value) for name, value in row.items()} for row in read(file)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not a {file.suffix} file: {error}") from error
+    for count, row in enumerate(rows, start=1):
+        if row.get("path") is None:
+            raise ValueError(f"{file}, row {count} has no path; its columns are {', '.join(map(str, row))}")
+    return rows
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel puts a byte order mark in front
+        reader = csv.DictReader(file, restkey="")
+        if reader.fieldnames is None:
+            raise ValueError(f"{path} is empty: expected a first line that names the columns")
+        yield from reader
+
+
+def _read_json_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        for count, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {count}: expected a JSON object, got {line.strip()[:60]!r}")
+            yield row
+
+
+def _read_parquet(path: Path) -> Iterable[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a .parquet file: {error}") from error
+    return rows
+
+
+def _read_parts(folder: Path) -> Iterator[Row]:
+    for part in parquet_parts(folder):
+        yield from _read_parquet(part)
+
+
+def _known(value: Any) -> Any:
+    return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
+
+
+__all__ = ["read_table"]
