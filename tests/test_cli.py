@@ -16,7 +16,7 @@ from tiny import photo, scorer_parts
 import roc4mllm
 from roc4mllm.cli.filter import Scored, pick, scored_rows
 from roc4mllm.cli.models import MODELS
-from roc4mllm.cli.score import format_table, table_head
+from roc4mllm.cli.score_display import format_table, table_head
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
 from roc4mllm_cli import main
 

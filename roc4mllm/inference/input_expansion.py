@@ -45,7 +45,7 @@ def expand_inputs(
         if path == STDIN:
             for name in read_names(sys.stdin.buffer, separator):
                 yield from _expand_path(name, recursive)
-        elif glob.has_magic(path) and not os.path.lexists(path):  # `cat[1].jpg` may well be the name of a file
+        elif is_glob(path):
             yield from _expand_glob(path, recursive)
         else:
             yield from _expand_path(path, recursive)
@@ -53,7 +53,7 @@ def expand_inputs(
 
 def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None:
     """How many inputs `expand_inputs` gives, without opening a picture; None if only reading tells."""
-    names = [path for path in paths if not path.lower().endswith((*TAR_ENDINGS, ".parquet"))]
+    names = [path for path in paths if is_url(path) or not path.lower().endswith((*TAR_ENDINGS, ".parquet"))]
     counts = [_count_container(match) for path in paths if path not in names for match in _matches(path)]
     if STDIN in paths or None in counts:
         return None
@@ -61,13 +61,23 @@ def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None
 
 
 def _matches(path: str) -> list[str]:
-    return glob.glob(path, recursive=True) if glob.has_magic(path) and not os.path.lexists(path) else [path]
+    return glob.glob(path, recursive=True) if is_glob(path) else [path]
 
 
 def _count_container(path: str) -> int | None:
     if _why_unreadable(path) is not None:
         return 1
     return count_parquet(path) if path.lower().endswith(".parquet") else count_tar(path)
+
+
+def is_url(path: str) -> bool:
+    """Whether the scorer is to fetch it."""
+    return path.startswith(("http://", "https://"))
+
+
+def is_glob(path: str) -> bool:
+    """Whether it stands for the files that match; `cat[1].jpg` may well be the name of a file."""
+    return glob.has_magic(path) and not os.path.lexists(path) and not is_url(path)
 
 
 def read_names(file: BinaryIO, separator: bytes) -> Iterator[str]:
@@ -91,7 +101,7 @@ def _expand_glob(pattern: str, recursive: bool) -> Iterator[PictureInput]:
 
 
 def _expand_path(path: str, recursive: bool) -> Iterator[PictureInput]:
-    if path.startswith(("http://", "https://")):
+    if is_url(path):
         yield PictureInput(path)
     elif os.path.isdir(path):
         yield from _expand_folder(path, recursive)

@@ -29,10 +29,10 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
         OSError: If the file cannot be read.
     """
     file = Path(path)
-    if file.suffix == "" and not file.is_dir():
-        raise ValueError(f"{file} is no table: expected a .csv, .jsonl or .parquet file, or a folder of parts")
-    formats = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet, "": _read_parts}
-    read = formats[check_format(file)]
+    if not file.suffix and not file.exists():
+        raise FileNotFoundError(f"there is no table {str(file)!r}: expected a file, or a folder of Parquet parts")
+    formats = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
+    read = _read_parts if file.is_dir() else formats[check_format(file)]
     try:
         rows = [{name: _known(value) for name, value in row.items()} for row in read(file)]
     except (csv.Error, UnicodeDecodeError) as error:

@@ -11,17 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from roc4mllm.inference.score_table import (
-    TableFile,
-    as_path,
-    attribute_column,
-    check_output,
-    encodable,
-    make_row,
-    read_table,
-    shown,
-    table_columns,
-)
+from roc4mllm.inference.score_reading import read_table
+from roc4mllm.inference.score_table import as_path, attribute_column, encodable, make_row, shown, table_columns
+from roc4mllm.inference.score_writing import TableFile, check_output
 
 ATTRIBUTES = ["aesthetics", "color", "std"]
 RECORD = {
@@ -134,13 +126,6 @@ def test_parquet_has_the_same_types_when_every_row_failed(tmp_path):
     assert str(good["score"]) == "float64"
 
 
-def test_parquet_is_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("roc4mllm.inference.score_table.ParquetWriter.rows_per_group", 2)
-    names = [f"{number}.jpg" for number in range(5)]
-    write(tmp_path / "scores.parquet", dict.fromkeys(names, RECORD))
-    assert [row["path"] for row in read_table(tmp_path / "scores.parquet")] == names
-
-
 def test_json_lines_tell_direction_distribution_and_ranges(tmp_path):
     record = RECORD | {"attribute_ranges": {"aesthetics": [1.0, 10.0], "color": [0.0, 1.0]}}
     write(tmp_path / "scores.jsonl", {"a.jpg": record, "猫.jpg": FAILED})
@@ -176,11 +161,6 @@ def test_rows_are_on_disk_while_scoring_goes_on(tmp_path):
         assert len(table.partial.read_text().splitlines()) == 2
         assert not (tmp_path / "scores.csv").exists()
     assert os.listdir(tmp_path) == ["scores.csv"]
-
-
-def test_two_runs_at_once_do_not_share_a_temporary_file(tmp_path):
-    with TableFile(tmp_path / "s.csv", ["path"]) as first, TableFile(tmp_path / "s.csv", ["path"]) as second:
-        assert first.partial != second.partial
 
 
 def test_written_file_has_the_permissions_of_any_new_file(tmp_path):

@@ -1,0 +1,38 @@
+"""Records come in the order of the inputs, whoever reads the pictures."""
+
+import pytest
+from tiny import photo, shared_parts
+
+from roc4mllm import load_scorer
+from roc4mllm.inference.bulk_scoring import score_inputs
+from roc4mllm.inference.picture_input import PictureInput
+
+
+def test_records_come_in_the_order_of_the_inputs_and_pictures_are_read_when_their_turn_comes(tmp_path):
+    model, processor = shared_parts("llava")
+    scorer = load_scorer(model, processor=processor)
+    first, second = str(tmp_path / "first.png"), str(tmp_path / "second.png")
+    photo(1).save(first)
+    inputs = [PictureInput("x", "gone"), PictureInput(first), PictureInput("y", "empty"), PictureInput(second)]
+    records = (record for _, record in score_inputs(scorer, inputs, batch_size=1))
+    start = [next(records), next(records)]
+    photo(2).save(second)  # not there before: an eager reader would report it missing
+    found = [*start, *records]
+    assert [record["error"] for record in found] == ["gone", None, "empty", None]
+    assert [found[1]["score"], found[3]["score"]] == [scorer(first)["score"], scorer(second)["score"]]
+    assert abs(found[1]["score"] - found[3]["score"]) > 1e-3
+    assert found[0].keys() == found[1].keys()
+    assert found[0]["score_range"] == found[1]["score_range"]
+
+
+def test_several_workers_give_the_same_records_in_the_same_order(tmp_path):
+    model, processor = shared_parts("llava")
+    scorer = load_scorer(model, processor=processor)
+    names = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, name in enumerate(names):
+        photo(number).save(name)
+    inputs = [PictureInput(name) for name in [*names, str(tmp_path / "missing.png")]]
+    alone = [record["score"] for _, record in score_inputs(scorer, inputs, batch_size=2, num_workers=0)]
+    shared_out = [record["score"] for _, record in score_inputs(scorer, inputs, batch_size=2, num_workers=2)]
+    assert shared_out == pytest.approx(alone, abs=1e-5)  # batches differ: pictures of one size stand together
+    assert len(set(alone)) == 6

@@ -1,0 +1,154 @@
+"""A table goes on where a crash broke it off, in every format: nothing twice, nothing half."""
+
+import contextlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from roc4mllm.inference.bulk_scoring import remaining
+from roc4mllm.inference.picture_input import PictureInput
+from roc4mllm.inference.score_reading import read_table
+from roc4mllm.inference.score_table import make_row, table_columns
+from roc4mllm.inference.score_writing import ParquetPartsWriter, TableFile, check_output
+
+ATTRIBUTES = ["aesthetics", "color"]
+COLUMNS = table_columns(ATTRIBUTES)
+FORMATS = ["scores.csv", "scores.jsonl", "scores.parquet", "scores"]
+RECORD = {
+    "score": 5.5,
+    "score_range": [1.0, 10.0],
+    "normalized": 0.5,
+    "std": 1.25,
+    "attributes": {"aesthetics": 5.5, "color": 7.0},
+    "model": "someone/scorer",
+    "revision": None,
+    "version": "0.1.0",
+    "error": None,
+}
+FAILED = RECORD | {"score": None, "normalized": None, "std": None, "error": 'not a picture,\n"broken"\nin lines'}
+
+
+def row(name: str) -> dict:
+    return make_row(name, FAILED if "bad" in name else RECORD, ATTRIBUTES)
+
+
+def interrupted(path: Path, names: list[str], resume: bool = False) -> Path:
+    """What a run leaves that ends after these rows, of which only those are written that are not there."""
+    table = TableFile(path, COLUMNS, resume=resume)
+    with contextlib.suppress(KeyboardInterrupt), table:
+        for item in remaining(map(PictureInput, names), table.found.paths):
+            table.write(row(item.path))
+        raise KeyboardInterrupt
+    return table.partial
+
+
+def names_in(path: Path) -> list[str]:
+    return [entry["path"] for entry in read_table(path)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_so_far_are_kept_and_the_rest_is_added(tmp_path, name):
+    interrupted(tmp_path / name, ["a.jpg", "bad.jpg"])
+    with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
+        assert table.found.paths == {"a.jpg": 1, "bad.jpg": 1}
+        assert table.found.origins == {("someone/scorer", None, "0.1.0")}
+        table.write(row("c.jpg"))
+    assert names_in(tmp_path / name) == ["a.jpg", "bad.jpg", "c.jpg"]
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_finished_table_takes_what_is_new(tmp_path, name):
+    with TableFile(tmp_path / name, COLUMNS) as table:
+        table.write(row("a.jpg"))
+    with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
+        assert table.found.paths == {"a.jpg": 1}
+        table.write(row("b.jpg"))
+    assert names_in(tmp_path / name) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_of_an_interrupted_run_are_not_thrown_away_unasked(tmp_path, name):
+    partial = interrupted(tmp_path / name, ["a.jpg"])
+    with pytest.raises(ValueError, match="holds the rows of an interrupted run"):
+        TableFile(tmp_path / name, COLUMNS)
+    assert names_in(partial) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_two_processes_do_not_write_one_table(tmp_path, name):
+    with TableFile(tmp_path / name, COLUMNS), pytest.raises(ValueError, match="another process is writing"):
+        TableFile(tmp_path / name, COLUMNS, resume=True)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.jsonl"])
+def test_a_row_cut_anywhere_is_written_again_and_no_other(tmp_path, name):
+    """The last row holds quotes and ends of lines, so that a cut may look like the end of a row."""
+    partial = interrupted(tmp_path / name, ["a.jpg", "b.jpg", "bad.jpg"])
+    whole = partial.read_bytes()
+    for cut in range(whole.index(b"b.jpg"), len(whole)):
+        partial.write_bytes(whole[:cut])
+        interrupted(tmp_path / name, ["a.jpg", "b.jpg", "bad.jpg"], resume=True)
+        assert partial.read_bytes() == whole, f"cut at {cut}"
+
+
+def test_a_head_cut_anywhere_is_written_again(tmp_path):
+    partial = interrupted(tmp_path / "s.csv", ["a.jpg"])
+    head = partial.read_bytes().split(b"\n")[0] + b"\n"
+    for cut in range(len(head)):
+        partial.write_bytes(head[:cut])
+        with TableFile(tmp_path / "s.csv", COLUMNS, resume=True) as table:
+            assert not table.found.paths
+            table.write(row("a.jpg"))
+        assert names_in(tmp_path / "s.csv") == ["a.jpg"]
+        os.replace(tmp_path / "s.csv", partial)
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
+def test_other_columns_are_refused(tmp_path, name):
+    partial = interrupted(tmp_path / name, ["a.jpg"])
+    with pytest.raises(ValueError, match="has the columns path, score, .* not path, score"):
+        TableFile(tmp_path / name, table_columns(["aesthetics"]), resume=True)
+    assert names_in(partial) == ["a.jpg"]
+
+
+def test_parts_are_written_by_number_and_by_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(ParquetPartsWriter, "rows_per_part", 2)
+    names = [f"{number}.jpg" for number in range(5)]
+    with TableFile(tmp_path / "scores", COLUMNS) as table:
+        for name in names[:3]:
+            table.write(row(name))
+        assert names_in(table.partial) == names[:2]  # the third would be lost in a crash, and scored again
+        monkeypatch.setattr(ParquetPartsWriter, "seconds_per_part", -1.0)
+        table.write(row(names[3]))
+        table.write(row(names[4]))
+        assert names_in(table.partial) == names
+    assert len(list((tmp_path / "scores").iterdir())) == 3
+    assert names_in(tmp_path / "scores") == names
+
+
+def test_a_part_that_was_not_finished_is_not_read(tmp_path):
+    partial = interrupted(tmp_path / "scores.parquet", ["a.jpg"])
+    (partial / "part-00001.unfinished").write_bytes(b"PAR1 half")
+    with TableFile(tmp_path / "scores.parquet", COLUMNS, resume=True) as table:
+        table.write(row("b.jpg"))
+    assert names_in(tmp_path / "scores.parquet") == ["a.jpg", "b.jpg"]
+
+
+def test_an_input_listed_twice_needs_two_rows():
+    inputs = [PictureInput(name) for name in ("a.jpg", "b.jpg", "a.jpg", "bad\udcff.jpg")]
+    table = {"a.jpg": 1, r"bad\udcff.jpg": 1}
+    left = remaining(inputs, Counter(table))
+    assert [item.path for item in left] == ["b.jpg", "a.jpg"]
+
+
+def test_a_folder_of_other_things_is_not_taken_for_a_table(tmp_path):
+    (tmp_path / "photos").mkdir()
+    assert check_output(f"{tmp_path}/photos") == tmp_path / "photos"
+    assert check_output(f"{tmp_path}/new/") == tmp_path / "new"
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(FileExistsError, match="holds other things than parts of a table: name a new folder"):
+        check_output(tmp_path / "photos")
