@@ -10,6 +10,7 @@ from typing import Any
 
 from .load_scorer import load_scorer
 from .score_table import Row, make_row, table_columns
+from .score_writing import parquet_schema
 
 IMPORTED_BY = os.getpid()
 
@@ -19,10 +20,14 @@ class ImageAestheticsScorer:
     Scores batches of pictures.
 
     ```python
-    >>> data.map(ImageAestheticsScorer("user/scorer"), batched=True)  # datasets
-    >>> data.map_batches(ImageAestheticsScorer, fn_constructor_kwargs={"model": "user/scorer"}, concurrency=2)  # Ray
-    >>> DataLoader(paths, batch_size=8, collate_fn=ImageAestheticsScorer("user/scorer"))  # torch
+    >>> scorer = ImageAestheticsScorer("user/scorer")
+    >>> data.with_format("arrow").map(scorer, batched=True, batch_size=100)  # datasets
+    >>> data.map_batches(scorer, batch_format="pyarrow")  # Ray Data; also the class, as an actor pool
+    >>> DataLoader(paths, batch_size=8, collate_fn=scorer)  # torch
     ```
+
+    Tables of Arrow go in and out with their types. A `dict` of lists does as well, but `datasets` takes the type of a
+    column from the first batch: with no failure in it, `error` could hold no text later (or pass `features=`).
 
     Args:
         model (`str`, *optional*): As in [`load_scorer`]; the bundled model by default.
@@ -63,23 +68,38 @@ class ImageAestheticsScorer:
     def __call__(self, batch: Any) -> Any:
         """
         Args:
-            batch (mapping or sequence): Columns, one of which holds pictures; or pictures.
+            batch (`pyarrow.Table`, mapping or sequence): Columns, one of which holds pictures; or pictures.
 
         Returns:
-            `dict`: the batch with the columns of `roc4mllm score` but `path` added, as lists; or, for a sequence, a
-            `list[dict]` of rows. A picture that fails has an `error` and no score.
+            The batch with the columns of `roc4mllm score` but `path` added: a `pyarrow.Table`, or a `dict` with lists;
+            for a sequence, a `list[dict]` of rows. A picture that fails has an `error` and no score.
 
         Raises:
             ValueError: If there is no such column, or one that would be added is there.
         """
+        if hasattr(batch, "column_names"):
+            return self._with_table(batch)
         if not isinstance(batch, Mapping):
             return self.rows(list(batch))
-        if self.column not in batch:
-            raise ValueError(f"the batch has no column {self.column!r}; it has {', '.join(batch)}: say column=…")
-        if taken := sorted(set(self.columns) & set(batch)):
-            raise ValueError(f"the batch has columns {', '.join(taken)} already: rename them first")
+        self._check_columns(list(batch))
         rows = self.rows(list(batch[self.column]))
         return {**batch, **{name: [row[name] for row in rows] for name in self.columns}}
+
+    def _with_table(self, table: Any) -> Any:
+        """A table with typed columns: of a list of `None`, as errors are, one would become that can hold no text."""
+        import pyarrow  # type: ignore[import-untyped]
+
+        self._check_columns(table.column_names)
+        rows = self.rows(table[self.column].to_pylist())
+        for field in parquet_schema(self.columns):
+            table = table.append_column(field, pyarrow.array([row[field.name] for row in rows], field.type))
+        return table
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        if self.column not in names:
+            raise ValueError(f"the batch has no column {self.column!r}; it has {', '.join(names)}: say column=…")
+        if taken := sorted(set(self.columns) & set(names)):
+            raise ValueError(f"the batch has columns {', '.join(taken)} already: rename them first")
 
     @property
     def columns(self) -> list[str]:

@@ -4,13 +4,14 @@ Pictures out of containers: tar shards (WebDataset), Parquet files and data sets
 A container that breaks off ends with one input that says so: its other pictures were not dropped in silence.
 """
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
+from ..processing_roc4mllm.image_reading_aesthetics import MAX_BYTES, PictureError, check_byte_count
 from .picture_input import PICTURE_ENDINGS, PictureInput
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -154,10 +155,35 @@ def picture_columns(schema: Any) -> tuple[str, str | None]:
 def row_input(place: str, value: Any, name: Any) -> PictureInput:
     """One row as an input, called after its place and its name."""
     if isinstance(value, dict):
-        name = value.get("path") or name
-        value = value.get("bytes")
+        name = os.path.basename(value.get("path") or "") or name
+        value = at_path(value.get("path")) if value.get("bytes") is None else value["bytes"]
     path = place if name is None else f"{place}/{name}"
     return PictureInput(path, content=value) if value is not None else PictureInput(path, "this row holds no picture")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on any file system that fsspec knows, as the Hub (`hf://`); read by the process that decodes it."""
+
+    url: str
+
+    def read_bytes(self) -> bytes:
+        """
+        Its bytes, or as many as show that it is too large.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        import fsspec  # type: ignore[import-untyped]
+
+        with fsspec.open(self.url, "rb") as file:
+            data: bytes = file.read(MAX_BYTES + 1)
+        return data
+
+
+def at_path(path: str | None) -> Any:
+    """What a record without bytes points to."""
+    return RemoteFile(path) if path and "://" in path and not path.startswith("http") else path
 
 
 # Data sets -----------------------------------------------------------------------------------------------------------

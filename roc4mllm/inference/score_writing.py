@@ -379,4 +379,4 @@ def _unknown_format(path: Path) -> str:
     return f"cannot tell the format of {path.name!r}: expected a name that ends in {endings}, or a folder with a /"
 
 
-__all__ = ["FoundRows", "TableFile", "check_format", "check_output", "parquet_parts"]
+__all__ = ["FoundRows", "TableFile", "check_format", "check_output", "parquet_parts", "parquet_schema"]

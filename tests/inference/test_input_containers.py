@@ -1,0 +1,172 @@
+"""Tar shards, Parquet files and data sets give their pictures, and say where they break off."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pictures import encoded
+from tiny import photo, shared_parts
+
+from roc4mllm import load_scorer
+from roc4mllm.inference.bulk_scoring import score_inputs
+from roc4mllm.inference.input_containers import read_dataset, row_input
+from roc4mllm.inference.input_expansion import count_inputs, expand_inputs
+from roc4mllm.processing_roc4mllm import image_reading_aesthetics
+
+CONTENTS = {f"{number}.png": encoded(photo(number), "PNG") for number in range(5)}
+
+
+def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> str:
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    model, processor = shared_parts("llava")
+    return load_scorer(model, processor=processor)
+
+
+@pytest.fixture(scope="module")
+def expected(scorer) -> list[float]:
+    scores = [record["score"] for record in scorer(list(CONTENTS.values()))]
+    assert max(scores) - min(scores) > 1e-3
+    return scores
+
+
+def scored(scorer, *paths: str, **options) -> list[tuple[str, float | None, str | None]]:
+    found = score_inputs(scorer, expand_inputs(paths), **options)
+    return [(item.path, record["score"], record["error"]) for item, record in found]
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz"), ("tar.xz", "w:xz")])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_tar_shards(scorer, expected, tmp_path, ending, mode, num_workers):
+    """As WebDataset writes them: text and labels beside the pictures of one key."""
+    members = {}
+    for name, content in CONTENTS.items():
+        members |= {name: content, f"{name[:-4]}.json": b"{}", f"{name[:-4]}.txt": b"a picture"}
+    shard = make_tar(tmp_path / f"shard.{ending}", members, mode)
+    found = scored(scorer, shard, batch_size=2, num_workers=num_workers)
+    assert [path for path, _, _ in found] == [f"{shard}/{name}" for name in CONTENTS]
+    assert [score for _, score, _ in found] == pytest.approx(expected, abs=1e-5)
+    assert count_inputs([shard]) == (5 if ending == "tar" else None)
+
+
+def test_members_that_lead_elsewhere_are_only_names(scorer, expected, tmp_path):
+    shard = make_tar(tmp_path / "s.tar", {"../../a.png": CONTENTS["0.png"], "/etc/b.png": CONTENTS["1.png"]})
+    with tarfile.open(shard, "a") as archive:
+        link = tarfile.TarInfo("c.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    found = scored(scorer, shard)
+    assert [path for path, _, _ in found] == [f"{shard}/../../a.png", f"{shard}//etc/b.png"]
+    assert [score for _, score, _ in found] == pytest.approx(expected[:2], abs=1e-5)
+
+
+def test_a_broken_picture_in_a_shard_is_one_row(scorer, tmp_path):
+    shard = make_tar(tmp_path / "s.tar", {"a.png": CONTENTS["0.png"], "b.png": b"broken", "c.png": b""})
+    (_, first, _), (_, none, why), (_, _, empty) = scored(scorer, shard, batch_size=3)
+    assert first is not None
+    assert none is None
+    assert "not a picture" in why
+    assert empty == "the file is empty"
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_shard_that_breaks_off_says_so(scorer, tmp_path, ending):
+    shard = make_tar(tmp_path / f"s.{ending}", CONTENTS, "w" if ending == "tar" else "w:gz")
+    whole = Path(shard).read_bytes()
+    Path(shard).write_bytes(whole[: len(whole) // 2])
+    *found, last = scored(scorer, shard)
+    assert 1 <= len([score for _, score, _ in found if score is not None]) < 5
+    assert last[0] == shard
+    assert "the archive breaks off after" in last[2]
+
+
+def test_a_shard_without_pictures_and_one_that_is_none(tmp_path):
+    (empty,) = expand_inputs([make_tar(tmp_path / "e.tar", {"a.txt": b"text"})])
+    assert "the archive holds no picture" in empty.error
+    (tmp_path / "n.tar").write_bytes(b"no archive")
+    (none,) = expand_inputs([str(tmp_path / "n.tar")])
+    assert "breaks off after 0 pictures" in none.error
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_member_beyond_the_limit_is_refused_unread(scorer, tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(image_reading_aesthetics, "MAX_BYTES", 1000)
+    shard = make_tar(tmp_path / f"s.{ending}", {"a.png": bytes(5000)}, "w" if ending == "tar" else "w:gz")
+    ((_, score, error),) = scored(scorer, shard)
+    assert score is None
+    assert error.startswith("too large: 5000 bytes")
+
+
+# Parquet -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_struct", [True, False])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_parquet_with_bytes(scorer, expected, tmp_path, as_struct, num_workers):
+    cells = [{"bytes": content, "path": name} if as_struct else content for name, content in CONTENTS.items()]
+    path = str(tmp_path / "p.parquet")
+    pq.write_table(pa.table({"label": range(6), "image": [*cells, None], "id": [*"abcde", None]}), path)
+    found = scored(scorer, path, batch_size=2, num_workers=num_workers)
+    names = list(CONTENTS) if as_struct else list("abcde")
+    assert [name for name, _, _ in found] == [*(f"{path}#{row}/{name}" for row, name in enumerate(names)), f"{path}#5"]
+    assert [score for _, score, _ in found[:5]] == pytest.approx(expected, abs=1e-5)
+    assert found[5][1:] == (None, "this row holds no picture")
+    assert count_inputs([path]) == 6
+
+
+def test_parquet_without_pictures_says_what_it_holds(tmp_path):
+    pq.write_table(pa.table({"path": ["a.jpg"], "score": [1.0]}), tmp_path / "p.parquet")
+    (found,) = expand_inputs([str(tmp_path / "p.parquet")])
+    assert "expected a column of picture bytes" in found.error
+    assert "path, score" in found.error
+    (tmp_path / "q.parquet").write_bytes(b"PAR1")
+    (found,) = expand_inputs([str(tmp_path / "q.parquet")])
+    assert found.error
+    assert count_inputs([str(tmp_path / "*.parquet")]) == 2
+
+
+def test_a_folder_of_shards_says_how_to_name_them(tmp_path):
+    make_tar(tmp_path / "a.tar", CONTENTS)
+    (found,) = expand_inputs([str(tmp_path)])
+    assert "name its 1 tar or Parquet files" in found.error
+    assert len(list(expand_inputs([str(tmp_path / "*.tar")]))) == 5
+
+
+# Data sets -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set(scorer, expected, tmp_path):
+    """A folder as `datasets` reads it; a name on the Hub goes the same way."""
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        for name, content in CONTENTS.items():
+            (tmp_path / "set" / split / name).write_bytes(content)
+    name = str(tmp_path / "set")
+    found = list(score_inputs(scorer, read_dataset(name, "test"), batch_size=2))
+    assert [item.path.split("#")[0] for item, _ in found] == [f"{name}/test"] * 5
+    assert [Path(item.path).name for item, _ in found] == list(CONTENTS)
+    assert [record["score"] for _, record in found] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="has the splits .*train.*; name one with --split"):
+        read_dataset(name, None)
+
+
+def test_a_file_on_another_file_system(scorer, expected):
+    """As a streamed data set of the Hub points to its pictures."""
+    with fsspec.open("memory://pictures/a.png", "wb") as file:
+        file.write(CONTENTS["1.png"])
+    entries = [{"bytes": None, "path": f"memory://pictures/{name}.png"} for name in ("a", "missing")]
+    found = [record for _, record in score_inputs(scorer, [row_input("set#0", entry, None) for entry in entries])]
+    assert found[0]["score"] == pytest.approx(expected[1], abs=1e-5)
+    assert "cannot be read" in found[1]["error"]
