@@ -1,0 +1,188 @@
+"""`roc4mllm score` on many pictures: names from stdin, data sets, resuming, two models, and what it tells of them."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import photo, scorer_parts
+
+from roc4mllm.cli import progress as progress_module
+from roc4mllm.cli.progress import Progress
+from roc4mllm.inference.score_reading import read_table
+from roc4mllm_cli import main
+
+NAMES = [f"album/{name}.png" for name in "abcdef"]
+
+
+def save(folder: Path, attributes: tuple[str, ...], score_range: tuple[float, float]) -> str:
+    for part in scorer_parts("llava", attributes, score_range=score_range):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return save(tmp_path_factory.mktemp("models") / "slow", ("aesthetics", "color"), (1.0, 10.0))
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory) -> str:
+    return save(tmp_path_factory.mktemp("models") / "fast", ("aesthetics",), (0.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "album").mkdir()
+    for seed, name in enumerate(NAMES):
+        photo(seed).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def give(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert main(["score", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+# inputs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("separator", "options"), [(b"\n", []), (b"\0", ["-z"])])
+def test_names_on_stdin(model, monkeypatch, separator, options):
+    give(monkeypatch, separator.join([b"album/a.png", b"", b"missing.jpg", b"album/\xff.png", b"album"]))
+    assert main(["score", "-", "-m", model, "-o", "s.csv", "--num-workers", "0", *options]) == 0
+    rows = read_table("s.csv")
+    assert [row["path"] for row in rows] == ["album/a.png", "missing.jpg", r"album/\udcff.png", *NAMES]
+    assert [row["error"] is None for row in rows] == [True, False, False] + [True] * 6
+
+
+def test_a_data_set(model, capsys):
+    assert main(["score", "--dataset", "album", "-m", model, "-o", "s.jsonl", "--num-workers", "0"]) == 0
+    rows = read_table("s.jsonl")
+    assert [row["path"] for row in rows] == [f"album/train#{row}/{Path(name).name}" for row, name in enumerate(NAMES)]
+    assert all(row["error"] is None for row in rows)
+    assert "the data set 'album' has the splits train; name one" in error_of(
+        capsys, "--dataset", "album", "--split", "test", "-m", model
+    )
+
+
+def test_nothing_and_both(capsys):
+    told = "name pictures (files, folders, shards, - for names on stdin), or a data set with --dataset"
+    assert told in error_of(capsys)
+    assert told in error_of(capsys, "album", "--dataset", "album")
+
+
+# resuming ------------------------------------------------------------------------------------------------------------
+
+
+def test_resuming_scores_what_is_missing(model, capsys):
+    assert main(["score", *NAMES[:3], "-m", model, "-o", "s.csv"]) == 0
+    first = read_table("s.csv")
+    capsys.readouterr()
+    assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0
+    assert "3 of 3 scored, 0 failed; 3 had a row already; written to s.csv" in capsys.readouterr().err
+    rows = read_table("s.csv")
+    assert rows[:3] == first
+    assert [row["path"] for row in rows] == NAMES
+    assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0
+    assert read_table("s.csv") == rows
+
+
+def test_rows_of_an_interrupted_run_are_pointed_to(model, capsys):
+    Path("s.partial.csv").write_text("path,score\n")
+    told = error_of(capsys, "album", "-m", model, "-o", "s.csv")
+    assert "'" in told
+    assert "s.partial.csv' holds the rows of an interrupted run: --resume goes on with them, or delete them" in told
+    assert Path("s.partial.csv").read_text() == "path,score\n"
+
+
+def test_resuming_with_another_model_is_refused(model, fast, capsys):
+    assert main(["score", "album", "-m", fast, "-o", "s.csv"]) == 0
+    before = Path("s.csv").read_bytes()
+    told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
+    assert "the rows so far are of another model or version (fast, " in told
+    assert "than this one (slow, " in told
+    assert Path("s.csv").read_bytes() == before
+
+
+def test_resuming_needs_a_file(capsys):
+    assert "--resume needs a file to write: name it with -o" in error_of(capsys, "album", "--resume")
+
+
+def test_a_folder_of_parts_is_read_by_filter(model, capsys):
+    assert main(["score", "album", "-m", model, "-o", "scores/"]) == 0
+    assert os.listdir("scores") == ["part-00000.parquet"]
+    capsys.readouterr()
+    assert main(["filter", "scores", "--top-k", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+# two models ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cascade(model, fast, capsys):
+    assert main(["score", "album", "-m", fast, "-o", "fast.csv"]) == 0
+    alone = {row["path"]: float(row["score"]) for row in read_table("fast.csv")}
+    middle = sorted(alone.values())
+    low, high = (middle[1] + middle[2]) / 2, (middle[3] + middle[4]) / 2
+    band = ["--cascade", fast, "--band", str(low), str(high)]
+    capsys.readouterr()
+    assert main(["score", "album", "-m", model, "-o", "both.csv", *band]) == 0
+    assert "2 of 6 with a fast score from" in capsys.readouterr().err
+    for row in read_table("both.csv"):
+        inside = low <= alone[row["path"]] <= high
+        assert row["model"] == ("slow" if inside else "fast")
+        assert (row["score_max"], row["color"] is None) == (("10.0", False) if inside else ("1.0", True))
+        assert float(row["fast_score"]) == pytest.approx(alone[row["path"]], abs=1e-5)
+        assert row["fast_model"] == "fast"
+    assert main(["score", "album", "-m", model, "-o", "both.csv", "--resume", *band]) == 0
+    assert "mixes scores that cannot be compared" in _filter_error(capsys)
+
+
+def _filter_error(capsys: pytest.CaptureFixture) -> str:
+    assert main(["filter", "both.csv", "--top-k", "2"]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--cascade", "x"], "--cascade FAST_MODEL and --band LOW HIGH go together"),
+        (["--band", "1", "2"], "--cascade FAST_MODEL and --band LOW HIGH go together"),
+        (["--cascade", "x", "--band", "1", "2", "--personal", "p"], "--cascade and --personal cannot be combined"),
+    ],
+)
+def test_options_of_a_cascade_that_do_not_fit(capsys, arguments, reason):
+    assert reason in error_of(capsys, "album", "-o", "s.csv", *arguments)
+
+
+# what is told --------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_gets_a_line_now_and_then(model, capsys, monkeypatch):
+    monkeypatch.setattr(progress_module, "SECONDS_PER_LINE", -1.0)
+    Path("album/c.png").write_bytes(b"broken")
+    assert main(["score", "album", "-m", model, "--batch-size", "2"]) == 0
+    printed = capsys.readouterr()
+    assert len([json.loads(line) for line in printed.out.splitlines()]) == 6
+    *lines, last = printed.err.splitlines()
+    assert [line.split(" pictures")[0] for line in lines] == [f"roc4mllm: {count} of 6" for count in range(1, 7)]
+    assert "/s, 0 failed, " in lines[0]
+    assert lines[-1].endswith(" 1 failed, 0:00:00 left")
+    assert last.startswith("5 of 6 scored, 1 failed (first: album/c.png: ")
+
+
+def test_time_left_counts_only_what_this_run_does(monkeypatch):
+    clock = iter([0.0, 100.0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    progress = Progress(7250)
+    progress.skip(5000)
+    progress.start, progress.done = 0.0, 50
+    assert progress.line() == "roc4mllm: 5050 of 7250 pictures, 0.5/s, 0 failed, 1:13:20 left"
