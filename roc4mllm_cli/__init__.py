@@ -19,9 +19,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import convert, data, evaluate, explain, filter, models, personalize, publish, score, train
+from . import convert, data, evaluate, explain, filter, models, personalize, publish, report, score, train
 
-COMMANDS = (score, filter, train, evaluate, personalize, explain, convert, data, publish, models)  # as --help lists
+COMMANDS = (
+    score,
+    filter,
+    report,
+    train,
+    evaluate,
+    personalize,
+    explain,
+    convert,
+    data,
+    publish,
+    models,
+)  # as --help lists
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,0 +1,64 @@
+"""`roc4mllm report`: tables of scores to one HTML page."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ..inference.report import write_report
+from ..inference.report_rows import add_labels, collect_scores
+from ..inference.score_table import check_format, read_table, shown
+from ..inference.whole_files import check_writable
+from ..trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
+from ..trainer.rating_rows import MAIN_ATTRIBUTE, assign_columns, read_row
+from ..trainer.rating_sources import open_file
+
+MEASURES = {"SRCC": srcc, "PLCC": plcc, "MAE": mae}  # passed in, as inference knows nothing of training
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report on `args.scores`; always 0, since failures are part of a report."""
+    output = check_output(args.output)
+    for path in args.scores:
+        check_format(Path(path))
+    scores = collect_scores(read_table(path) for path in args.scores)
+    if args.labels is not None:
+        found = add_labels(scores, read_labels(args.labels), os.path.dirname(args.labels))
+        print(f"{found} of {scores.rows} rows have a label", file=sys.stderr)
+    name = ", ".join(os.path.basename(path) for path in args.scores)
+    size = write_report(scores, output, name=name, rows=args.rows, sheet=args.sheet, measures=MEASURES)
+    failed = len(scores.failures)
+    line = f"{scores.rows - failed} scores and {failed} failures written to {args.output} ({size / 1e6:.1f} MB)"
+    print(shown(line), file=sys.stderr)
+    return 0
+
+
+def check_output(path: str) -> Path:
+    """The file to be written."""
+    if not path.lower().endswith((".html", ".htm")):
+        raise ValueError(f"a report is a .html file, got {path!r}")
+    return check_writable(path)
+
+
+def read_labels(path: str) -> dict[str, float]:
+    """
+    Ratings of the main attribute by path, in a file of the forms and column names that `evaluate` reads.
+
+    The pictures themselves are not opened: a report may be made where they no longer are.
+    """
+    source = open_file(Path(path), path)
+    roles = assign_columns(source.columns, [MAIN_ATTRIBUTE])
+    if roles.picture is None or MAIN_ATTRIBUTE not in roles.scores:
+        listed = ", ".join(source.columns)
+        raise ValueError(f"{path!r}: expected a column of paths and one of scores (path, score); it has {listed}")
+    labels = {}
+    for record in source:
+        try:
+            if record.problem:
+                raise ValueError(record.problem)
+            rating = read_row(record.fields, roles).scores.get(MAIN_ATTRIBUTE)
+        except ValueError as error:
+            raise ValueError(f"{path!r}, {source.unit} {record.number}: {error}") from None
+        if rating is not None:
+            labels[str(record.fields[roles.picture])] = rating
+    return labels
