@@ -77,7 +77,7 @@ def test_several_tables_are_one_report():
     assert main(["report", "scores.csv", "scores.parquet", "-o", "report.html", "--rows", "5", "--sheet", "0"]) == 0
     page = Path("report.html").read_text()
     assert "scores.csv, scores.parquet" in page
-    assert "Aesthetic scores of 62 pictures" in page
+    assert "Aesthetic scores of 31 pictures" in page
     assert "data:image" not in page
 
 

@@ -3,13 +3,14 @@
 (() => {
   const table = document.getElementById("rows"), body = table.tBodies[0], rows = [...body.rows];
   const search = document.getElementById("search"), count = document.getElementById("count");
+  const collator = new Intl.Collator(undefined, {numeric: true});
   const texts = rows.map((row) => row.textContent.toLowerCase());
 
   // Empty cells stay last in both directions.
   function compare(numeric, sign) {
     return ([, a], [, b]) => {
       if (!a || !b) return (a ? 0 : 1) - (b ? 0 : 1);
-      return sign * (numeric ? parseFloat(a) - parseFloat(b) : a.localeCompare(b, undefined, {numeric: true}));
+      return sign * (numeric ? parseFloat(a) - parseFloat(b) : collator.compare(a, b));
     };
   }
 

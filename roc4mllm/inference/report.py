@@ -7,6 +7,7 @@ A report on scores: one HTML page that opens from disk, needs no network and hol
 
 import os
 
+from .report_comparison import find_pairs
 from .report_figures import Measures, ModelFigures, choose_rows, figures_of
 from .report_page import page_html
 from .report_rows import Scores
@@ -50,9 +51,11 @@ def write_report(
         OSError: If the file cannot be written there.
     """
     models = [figures_of(scale, pictures, measures or {}) for scale, pictures in scores.pictures.items()]
-    shown = sorted({number for model in models for number in shown_numbers(model, sheet)})
+    pairs = find_pairs(models)
+    shown = {number for model in models for number in shown_numbers(model, sheet)}
+    shown |= {picture.number for pair in pairs for picture in pair.most_different(sheet)}
     listed = choose_rows(scores, shown, rows)
-    page = page_html(scores, models, name=name, listed=listed, sheet=sheet, thumbnail=make_thumbnail)
+    page = page_html(scores, models, pairs, name=name, listed=listed, sheet=sheet, thumbnail=make_thumbnail)
     content = page.encode("utf-8", "backslashreplace")
     write_whole(path, content)
     return len(content)

@@ -60,8 +60,9 @@ def scatter_chart(points: Sequence[Point], axes: tuple[str, str], identity: bool
     if identity:
         ends = f'x1="{x(x.low):.1f}" y1="{y(x.low):.1f}" x2="{x(x.high):.1f}" y2="{y(x.high):.1f}"'
         marks.append(f'<line class="identity" {ends}><title>{escaped(" = ".join(axes))}</title></line>')
+    radius = 3 if len(points) <= 500 else 1.8
     for value, other, tip in points:
-        dot = f'<circle class="dot" cx="{x(value):.1f}" cy="{y(other):.1f}" r="3">'
+        dot = f'<circle class="dot" cx="{x(value):.1f}" cy="{y(other):.1f}" r="{radius}">'
         marks.append(f"{dot}<title>{escaped(tip)}</title></circle>")
     return svg(marks, f"Scatter plot of {len(points)} pictures: {axes[1]} against {axes[0]}", height=height)
 

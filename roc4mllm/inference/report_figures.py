@@ -7,7 +7,7 @@ by the very pictures that are looked for.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -263,7 +263,7 @@ def find_agreement(scale: Scale, ranked: Sequence[ScoredPicture], measures: Meas
     predicted = np.array([picture.score for picture in rated])
     labels = np.array([picture.label for picture in rated], dtype=float)
     known = scale.low is not None and scale.high is not None
-    same_units = known and bool(scale.low <= labels.min() and labels.max() <= scale.high)  # type: ignore[operator]
+    same_units = known and bool(scale.low <= labels.min() and labels.max() <= scale.high)
     values = {name: float(measure(predicted, labels)) for name, measure in measures.items()}
     if not same_units:
         return Agreement(rated, {name: value for name, value in values.items() if name != "MAE"}, None)
@@ -285,14 +285,14 @@ def reason_of(error: str) -> str:
     return re.sub(r"\d+", "…", quoted)
 
 
-def choose_rows(scores: Scores, shown: Sequence[int], most: int) -> set[int]:
+def choose_rows(scores: Scores, shown: Collection[int], most: int) -> set[int]:
     """
     Numbers of the rows that the table lists.
 
     Args:
         scores ([`Scores`]):
             All rows.
-        shown (sequence of `int`):
+        shown (collection of `int`):
             Numbers of the pictures on the sheets and among the outliers, which the table always lists.
         most (`int`):
             How many rows, if those shown are not more: failures come next, then pictures evenly spaced by rank.

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 
+from .report_comparison import ModelPair, comparison_section
 from .report_figures import ModelFigures, group_failures
 from .report_markup import count_of, escaped, note_html
 from .report_model import model_name, model_section, part_titles
@@ -60,6 +61,7 @@ PAGE = """<!DOCTYPE html>
 def page_html(
     scores: Scores,
     models: Sequence[ModelFigures],
+    pairs: Sequence[ModelPair] = (),
     *,
     name: str,
     listed: set[int],
@@ -74,6 +76,8 @@ def page_html(
             All rows.
         models (list of [`ModelFigures`]):
             The figures of each scale.
+        pairs (list of [`ModelPair`], *optional*):
+            Scales that share pictures.
         name (`str`):
             What was reported: the names of the tables.
         listed (`set[int]`):
@@ -89,9 +93,12 @@ def page_html(
     tiles = Tiles(thumbnail)
     several = len(models) > 1
     sections = [model_section(place, model, sheet, tiles) for place, model in enumerate(models)]
-    links = [(f"model-{place}", model_name(model)) for place, model in enumerate(models)] if several else []
-    if models and not several:
-        links = [(f"{part}-0", title) for part, title in part_titles(models[0], sheet)]
+    if several:
+        sections.insert(0, comparison_section(models, pairs, sheet, tiles))
+        links = [("models", "Side by side")]
+        links += [(f"model-{place}", model_name(model)) for place, model in enumerate(models)]
+    else:
+        links = [(f"{part}-0", title) for model in models for part, title in part_titles(model, sheet)]
     if scores.failures:
         sections.append(failure_section(scores.failures))
         links.append(("failures", f"Failures ({len(scores.failures)})"))
@@ -102,7 +109,7 @@ def page_html(
     return PAGE.format(
         policy=f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
-        title=f"Aesthetic scores of {count_of(scores.rows)}",
+        title=f"Aesthetic scores of {count_of(scores.distinct)}",
         facts=" · ".join(page_facts(scores, models, name)),
         links="".join(f'<li><a href="#{target}">{escaped(title)}</a></li>' for target, title in links),
         body="\n".join(sections),
@@ -126,7 +133,7 @@ def page_facts(scores: Scores, models: Sequence[ModelFigures], name: str) -> Ite
     """What stands below the title."""
     yield f"<bdi>{escaped(name)}</bdi>"
     if len(models) > 1:
-        yield f"{len(models)} models or scales, which are shown one by one"
+        yield f"{len(models)} models or scales, never mixed"
     yield f"{scores.rows - len(scores.failures):,} scored, {len(scores.failures):,} failed"
     today = datetime.date.today()
     yield f"{today.day} {today:%B %Y}"
@@ -156,8 +163,8 @@ def table_section(scores: Scores, models: Sequence[ModelFigures], listed: set[in
     note = ""
     if len(listed) < scores.rows:
         note = note_html(
-            f"{len(listed):,} of {scores.rows:,} rows: the pictures shown above, failures, then others evenly spaced by "
-            "rank. Charts and figures are of all rows. The option --rows lists more."
+            f"{len(listed):,} of {scores.rows:,} rows: the pictures shown above, failures, then others evenly spaced "
+            "by rank. Charts and figures are of all rows. The option --rows lists more."
         )
     return (
         '<section class="model" id="table" aria-labelledby="table-title"><h2 id="table-title">Table</h2>'

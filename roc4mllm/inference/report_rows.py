@@ -93,6 +93,12 @@ class Scores:
         """Number of all rows."""
         return sum(map(len, self.pictures.values())) + len(self.failures)
 
+    @property
+    def distinct(self) -> int:
+        """Number of pictures, by their paths: several models may have scored the same ones."""
+        scored = {picture.path for group in self.pictures.values() for picture in group}
+        return len(scored | {failure.path for failure in self.failures})
+
 
 # Reading -------------------------------------------------------------------------------------------------------------
 

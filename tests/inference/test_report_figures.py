@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from roc4mllm.inference.report_comparison import find_pairs
 from roc4mllm.inference.report_figures import (
     choose_rows,
     figures_of,
@@ -206,3 +207,16 @@ def test_the_table_lists_what_is_shown_then_failures_then_evenly_by_rank(most, c
     if most == 50:
         others = sorted(number for number in chosen - {1, 2, 1000} if number <= 1000)
         assert np.diff(others).min() > 100
+
+
+# Models against each other -------------------------------------------------------------------------------------------
+
+
+def test_models_are_compared_by_ranks_with_regard_to_their_direction():
+    rows = [row(f"{n}", 1 + n / 5) for n in range(20)] + [row("only", 7.0)]
+    rows += [row(f"{n}", 100.0 - n if n != 3 else 0.0, score_max=100.0, higher_is_better=False) for n in range(20)]
+    rows += [row(f"{n}", 3.0, model="few") for n in range(2)]
+    (pair,) = find_pairs([figures_of(scale, group, {}) for scale, group in collect_scores([rows]).pictures.items()])
+    assert len(pair.pictures) == 20
+    assert (pair.most_different(1)[0].path, pair.places[0]) == ("3", pytest.approx((3 / 19, 1.0)))
+    assert 0.7 < pair.srcc < 0.9

@@ -225,7 +225,8 @@ def test_models_are_shown_one_by_one_and_sorted_by_normalized_scores(tmp_path):
     rows = many(12) + [row(f"q{n}.jpg", 10.0 * n, score_min=0.0, score_max=100.0, model="other") for n in range(11)]
     page = report(tmp_path, rows)
     check_safe_and_sound(page)
-    assert [text for _, text in page.all("h2")] == ["m", "other", "Table"]
+    assert [text for _, text in page.all("h2")] == ["Models side by side", "m", "other", "Table"]
+    assert not page.all("ol", **{"aria-label": "largest difference first"})  # no picture is in both
     heads, *cells = page.table()
     assert heads == ["rank", "path", "model", "normalized", "score", "std"]
     assert [text for _, text in page.all("button")][:5] == ["rank", "path", "model", "normalized", "std"]
@@ -233,6 +234,17 @@ def test_models_are_shown_one_by_one_and_sorted_by_normalized_scores(tmp_path):
     stats = [re.sub(r"\s+", "", text) for _, text in page.all("dl", class_="stats")]
     assert stats[0].startswith("Scored12Mean3.79")
     assert stats[1].startswith("Scored11Mean50.00")
+
+
+def test_models_that_share_pictures_are_set_against_each_other(tmp_path):
+    rows = many(12) + [row(f"p{n:03d}.jpg", 90.0 - n % 3, score_max=100.0, model="other") for n in range(12)]
+    page = report(tmp_path, rows)
+    check_safe_and_sound(page)
+    section = page.one("section", id="models")[1]
+    assert "Aesthetic scores of 12 pictures" in page.one("h1")[1]
+    assert "12 pictures in both" in section
+    assert len(page.all("circle", class_="dot")) == 12
+    assert "p011.jpg" in page.one("ol", **{"aria-label": "largest difference first"})[1]
 
 
 @pytest.mark.parametrize("names, chart", [("", None), ("ab", "line"), ("abc", "radar"), ("abcdefghijkl", "line")])
