@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tiny import photo
 
-from roc4mllm.inference.score_table import TableFile, make_row, table_columns
+from roc4mllm.inference.score_table import make_row, table_columns
+from roc4mllm.inference.score_writing import TableFile
 from roc4mllm.trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
 from roc4mllm_cli import main
 
@@ -21,8 +22,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed in range(3):
         photo(seed).save(f"p{seed}.png")
     scores = 1 + 6 * np.random.default_rng(0).random(30)
-    for ending in ("csv", "jsonl", "parquet"):
-        with TableFile(tmp_path / f"scores.{ending}", table_columns(ATTRIBUTES)) as table:
+    for ending in (".csv", ".jsonl", ".parquet", ""):
+        with TableFile(tmp_path / f"scores{ending}", table_columns(ATTRIBUTES)) as table:
             for n, score in enumerate(scores.tolist()):
                 table.write(make_row(f"p{n}.png", record(score, n / 30), ATTRIBUTES))
             table.write(make_row("gone.png", record(None, None) | {"error": "no such file"}, ATTRIBUTES))
@@ -50,12 +51,12 @@ def error_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 def test_every_format_gives_the_same_page(capsys):
     pages = []
-    for ending in ("csv", "jsonl", "parquet"):
-        assert main(["report", f"scores.{ending}", "-o", f"{ending}.html"]) == 0
-        pages.append(Path(f"{ending}.html").read_text().replace(f"scores.{ending}", "scores"))
-    assert pages[0] == pages[1] == pages[2]
+    for ending in (".csv", ".jsonl", ".parquet", ""):
+        assert main(["report", f"scores{ending}", "-o", f"report{ending}.html"]) == 0
+        pages.append(Path(f"report{ending}.html").read_text().replace(f"scores{ending}", "scores"))
+    assert pages[0] == pages[1] == pages[2] == pages[3]
     assert pages[0].count("data:image/jpeg") >= 3
-    assert "30 scores and 1 failures written to csv.html" in capsys.readouterr().err
+    assert "30 scores and 1 failures written to report.csv.html" in capsys.readouterr().err
     assert not list(Path().glob("*partial*"))
 
 

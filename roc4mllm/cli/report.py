@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ..inference.report import write_report
 from ..inference.report_rows import add_labels, collect_scores
-from ..inference.score_table import check_format, read_table, shown
+from ..inference.score_reading import read_table
+from ..inference.score_table import shown
+from ..inference.score_writing import check_format
 from ..inference.whole_files import check_writable
 from ..trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
 from ..trainer.rating_rows import MAIN_ATTRIBUTE, assign_columns, read_row
@@ -20,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Report on `args.scores`; always 0, since failures are part of a report."""
     output = check_output(args.output)
     for path in args.scores:
-        check_format(Path(path))
+        if not os.path.isdir(path):  # of Parquet parts
+            check_format(Path(path))
     scores = collect_scores(read_table(path) for path in args.scores)
     if args.labels is not None:
         found = add_labels(scores, read_labels(args.labels), os.path.dirname(args.labels))

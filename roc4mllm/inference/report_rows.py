@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .score_table import JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
+from .score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
 
 LABEL = "label"  # the column of a table that holds what people said
-NO_ATTRIBUTES = frozenset((*SCORE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, ""))  # "": surplus cells of a CSV line
+NO_ATTRIBUTES = frozenset(
+    (*SCORE_COLUMNS, *CASCADE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, "")
+)  # "": surplus cells of a CSV line
 
 
 @dataclass(frozen=True)
