@@ -18,6 +18,7 @@ from roc4mllm.cli.filter import Scored, pick, scored_rows
 from roc4mllm.cli.models import MODELS
 from roc4mllm.cli.score_display import format_table, table_head
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
+from roc4mllm.inference.score_reading import Scale
 from roc4mllm_cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,12 +228,12 @@ def test_what_the_model_or_the_machine_lacks_is_named(model, capsys):
 
 # filter --------------------------------------------------------------------------------------------------------------
 
-TWO_MODELS = [("a", 5.0, ("one", None, 1.0, 10.0, True)), ("b", 0.9, ("two", None, 0.0, 1.0, True))]
+TWO_MODELS = [("a", 5.0, Scale("one", None, 1.0, 10.0, True)), ("b", 0.9, Scale("two", None, 0.0, 1.0, True))]
 
 
 def scored(*scores: float, higher_is_better: bool = True) -> list[Scored]:
     """Rows named 0, 1, 2, … of one model."""
-    scale = ("tiny", None, 1.0, 10.0, higher_is_better)
+    scale = Scale("tiny", None, 1.0, 10.0, higher_is_better)
     return [Scored(str(number), score, scale) for number, score in enumerate(scores)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..inference.file_placing import copy_file, link_file, place_files
-from ..inference.score_reading import read_table
+from ..inference.score_reading import Scale, as_number, read_table, scale_of
 from ..inference.score_table import Row, as_path, shown
 
 
@@ -22,19 +22,18 @@ class Scored:
             The file, as a path of this machine.
         score (`float`):
             Its score, in the units of `scale`.
-        scale (`tuple`):
-            Model, revision, lowest and highest score (None where the table has no such column) and higher_is_better:
-            scores can be compared where all five are equal.
+        scale ([`Scale`]):
+            Scores can be compared where it is the same.
     """
 
     path: str
     score: float
-    scale: tuple[str | None, str | None, float | None, float | None, bool]
+    scale: Scale
 
     @property
     def merit(self) -> float:
         """The score, turned round where lower is better."""
-        return self.score if self.scale[-1] else -self.score
+        return self.score if self.scale.higher_is_better else -self.score
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,26 +82,8 @@ def scored_rows(rows: Sequence[Row], alias: str | None = None) -> list[Scored]:
     for count, row in enumerate(rows, start=1):
         score = as_number(row.get(column), f"row {count}, {column}")
         if score is not None and row.get("error") is None:
-            scored.append(Scored(as_path(str(row["path"])), score, scale_of(row, count)))
+            scored.append(Scored(as_path(str(row["path"])), score, scale_of(row, f"row {count}")))
     return scored
-
-
-def scale_of(row: Row, count: int) -> tuple[str | None, str | None, float | None, float | None, bool]:
-    """What two rows must share before their scores can be compared."""
-    low, high = (as_number(row.get(name), f"row {count}, {name}") for name in ("score_min", "score_max"))
-    higher_is_better = str(row.get("higher_is_better")).lower() not in ("false", "0")
-    return row.get("model"), row.get("revision"), low, high, higher_is_better
-
-
-def as_number(value: object, where: str) -> float | None:
-    """The finite number that a cell holds; None for an empty one."""
-    if value is None:
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]  # a text in CSV, else whatever the file holds
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: expected a number, got {value!r}") from None
-    return number if math.isfinite(number) else None
 
 
 def pick(
@@ -136,7 +117,7 @@ def pick(
         refuse_mixed(scored)
     if min_score is not None:
         refuse_outside(scored, min_score)
-        scored = [row for row in scored if row.merit >= (min_score if row.scale[-1] else -min_score)]
+        scored = [row for row in scored if row.merit >= (min_score if row.scale.higher_is_better else -min_score)]
     if quantile is not None:
         merits: dict[tuple[object, ...], list[float]] = {}
         for row in scored:
@@ -176,7 +157,7 @@ def refuse_outside(scored: Sequence[Scored], min_score: float) -> None:
 
 def range_of(scored: Sequence[Scored]) -> tuple[float, float]:
     """The declared range of the scores, or the one found where the table declares none."""
-    low, high = scored[0].scale[2:4]
+    low, high = scored[0].scale.low, scored[0].scale.high
     scores = [row.score for row in scored]
     return (min(scores) if low is None else low, max(scores) if high is None else high)
 
@@ -185,7 +166,7 @@ def describe_scores(scored: Sequence[Scored]) -> str:
     """The range that a minimal score is compared with, in words."""
     low, high = range_of(scored)
     scores = [row.score for row in scored]
-    direction = "higher is better" if scored[0].scale[-1] else "lower is better"
+    direction = "higher is better" if scored[0].scale.higher_is_better else "lower is better"
     found = f"{min(scores):.4g} to {max(scores):.4g}"
     return f"scores can be {low:g} to {high:g} ({direction}), those of the file are {found}"
 

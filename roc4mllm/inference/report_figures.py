@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .report_rows import FailedPicture, Scale, ScoredPicture, Scores
+from .report_rows import FailedPicture, ScoredPicture, Scores
+from .score_reading import Scale
 
 Array = npt.NDArray[np.float64]
 Measures = Mapping[str, Callable[[Array, Array], Any]]

@@ -5,40 +5,19 @@ Scores are compared only within a scale: one model and revision, one range, one 
 models in one, give several scales, and nothing is averaged or ranked across them.
 """
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .score_reading import Scale, as_number, scale_of
 from .score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
 
 LABEL = "label"  # the column of a table that holds what people said
 NO_ATTRIBUTES = frozenset(
     (*SCORE_COLUMNS, *CASCADE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, "")
 )  # "": surplus cells of a CSV line
-
-
-@dataclass(frozen=True)
-class Scale:
-    """
-    What two scores must share before they can be compared.
-
-    Args:
-        model, revision (`str`, *optional*):
-            As the table names them.
-        low, high (`float`, *optional*):
-            Lowest and highest score possible; None where the table declares none.
-        higher_is_better (`bool`):
-            The direction; only JSON lines declare one, and higher is better elsewhere.
-    """
-
-    model: str | None
-    revision: str | None
-    low: float | None
-    high: float | None
-    higher_is_better: bool
 
 
 @dataclass(slots=True)
@@ -143,26 +122,6 @@ def add_row(scores: Scores, row: Row, number: int, where: str, attributes: Seque
     values = {name: value for name in attributes if (value := number_or_none(row.get(name))) is not None}
     picture = ScoredPicture(number, path, score, std, values, label, levels_of(row.get("distribution")))
     scores.pictures.setdefault(scale_of(row, where), []).append(picture)
-
-
-def scale_of(row: Row, where: str) -> Scale:
-    """The scale of a row."""
-    model, revision = (None if row.get(name) is None else str(row[name]) for name in ("model", "revision"))
-    low, high = (as_number(row.get(name), f"{where}, {name}") for name in ("score_min", "score_max"))
-    if low is None or high is None or low >= high:
-        low = high = None
-    return Scale(model, revision, low, high, str(row.get("higher_is_better")).lower() not in ("false", "0"))
-
-
-def as_number(value: Any, where: str) -> float | None:
-    """The finite number that a cell holds; None for an empty one."""
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: expected a number, got {value!r}") from None
-    return number if math.isfinite(number) else None
 
 
 def number_or_none(value: Any) -> float | None:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .score_table import Row
 from .score_writing import check_format, parquet_parts
@@ -83,4 +83,49 @@ def _known(value: Any) -> Any:
     return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
 
 
-__all__ = ["read_table"]
+class Scale(NamedTuple):
+    """
+    What two scores must share before they can be compared.
+
+    Args:
+        model, revision (`str`, *optional*):
+            As the table names them.
+        low, high (`float`, *optional*):
+            Lowest and highest score possible; None where the table declares none.
+        higher_is_better (`bool`):
+            The direction; only JSON lines declare one, and higher is better elsewhere.
+    """
+
+    model: str | None
+    revision: str | None
+    low: float | None
+    high: float | None
+    higher_is_better: bool
+
+
+def scale_of(row: Row, where: str) -> Scale:
+    """The scale of a row, which `where` names in messages."""
+    model, revision = (None if row.get(name) is None else str(row[name]) for name in ("model", "revision"))
+    low, high = (as_number(row.get(name), f"{where}, {name}") for name in ("score_min", "score_max"))
+    if low is None or high is None or low >= high:
+        low = high = None
+    return Scale(model, revision, low, high, str(row.get("higher_is_better")).lower() not in ("false", "0"))
+
+
+def as_number(value: Any, where: str) -> float | None:
+    """
+    The finite number that a cell holds; None for an empty one.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    if value is None:
+        return None
+    try:
+        number = float(value)  # a text in CSV, else whatever the file holds
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: expected a number, got {value!r}") from None
+    return number if math.isfinite(number) else None
+
+
+__all__ = ["Scale", "as_number", "read_table", "scale_of"]

@@ -11,7 +11,8 @@ from roc4mllm.inference.report_figures import (
     histogram,
     reason_of,
 )
-from roc4mllm.inference.report_rows import FailedPicture, Scale, ScoredPicture, add_labels, collect_scores
+from roc4mllm.inference.report_rows import FailedPicture, ScoredPicture, add_labels, collect_scores
+from roc4mllm.inference.score_reading import Scale
 
 SCALE = Scale("m", None, 1.0, 7.0, True)
 
