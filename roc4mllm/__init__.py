@@ -77,6 +77,7 @@ PIPELINE_REGISTRY.register_pipeline(
 
 if TYPE_CHECKING:
     from .inference.assessment import Assessment
+    from .inference.differentiable_scorer import DifferentiableScorer
     from .inference.explanation import explain
     from .trainer.lora_recipe import add_lora, merge_adapter
     from .trainer.rating_data import read_ratings
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
 # Imported when they are first asked for: scoring should not wait for what it does not need.
 LAZY = {
     "Assessment": "inference.assessment",
+    "DifferentiableScorer": "inference.differentiable_scorer",
     "SplitLossConfig": "trainer.split_loss_config",
     "SplitLossTrainer": "trainer.split_loss_trainer",
     "add_lora": "trainer.lora_recipe",
@@ -105,6 +107,7 @@ __all__ = [
     "AestheticsOutput",
     "Assessment",
     "AutoModelForImageAesthetics",
+    "DifferentiableScorer",
     "EATConfig",
     "EATForImageAesthetics",
     "ELTAConfig",

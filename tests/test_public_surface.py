@@ -14,6 +14,7 @@ PUBLIC_NAMES = [
     "AestheticsOutput",
     "Assessment",
     "AutoModelForImageAesthetics",
+    "DifferentiableScorer",
     "EATConfig",
     "EATForImageAesthetics",
     "ELTAConfig",
