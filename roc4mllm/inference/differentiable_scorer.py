@@ -12,7 +12,8 @@ import torch
 from transformers import BatchFeature
 
 from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
-from .differentiable_preparation import Preparation, follow
+from .differentiable_preparation import Preparation
+from .differentiable_trace import follow
 from .load_scorer import load_scorer
 
 KEPT_SIZES = 8  # of pictures, whose preparations are kept: a generator makes one or a few
