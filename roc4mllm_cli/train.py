@@ -37,7 +37,9 @@ def add_command(commands: Commands) -> None:
         help="multimodal LLM or scorer: a Hub name or a folder (default: the bundled); or eat-tiny, tanet, …: fresh",
     )
     model.add_argument("-o", "--output-dir", metavar="DIR", help="folder of the trained scorer (default: scorer)")
-    model.add_argument("--num-levels", type=at_least(1), metavar="N", help="levels of a new score head (default: 10)")
+    model.add_argument(
+        "--num-levels", type=at_least(1), metavar="N", help="levels of a new score head, 1: one value (default: 10)"
+    )
     model.add_argument("--lora", action="store_true", help="train low-rank adapters: tens of MB, far less memory")
     model.add_argument("--lora-rank", type=at_least(1), metavar="R", help="their rank (default: 16)")
     model.add_argument("--load-in-4bit", action="store_true", help="hold the frozen weights in 4 bits (QLoRA)")

@@ -139,6 +139,20 @@ class TestFiles:
         assert "statistics of each batch" in (here / "native" / "README.md").read_text()
         assert load_scorer("native").model.config.theme_calibrated
 
+    @pytest.mark.parametrize("variant", ["AVA", "TAD66K"])
+    def test_a_tanet_in_half_precision(self, capsys, variant):
+        whole, weights = original("tanet", variant)
+        halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        torch.save(halves, "half.pth")
+        assert main(["convert", "tanet", "half.pth", "half"]) == 0
+        capsys.readouterr()
+        scorer = load_scorer("half")
+        assert (scorer.model.dtype, scorer.model.score_head.weight.dtype) == (torch.float16, torch.float32)
+        expected = load_scorer(whole, image_processor=scorer.image_processor).score(["0.png", "1.png"])
+        assert (expected[0] - expected[1]).abs() > 0.03
+        found = [row["score"] for row in scores(capsys, "half")]
+        assert found == pytest.approx(expected.tolist(), abs=0.02)  # of ranges of 9 and 10; float16 rounds by 5e-4
+
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [

@@ -14,7 +14,10 @@ from transformers import pipeline
 
 import roc4mllm
 import roc4mllm_cli
+from roc4mllm import ELTAConfig, ELTAForImageAesthetics
 from roc4mllm.datasets_scripts.split_guard import GUARD_FILE, PictureSet
+from roc4mllm.trainer.image_scorers import fresh_config, new_image_processor
+from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
 
 
 @pytest.fixture
@@ -98,6 +101,25 @@ def test_resuming_goes_on_from_the_newest_checkpoint(ratings, tmp_path, capsys):
     capsys.readouterr()
     assert run("--data", ratings, "-o", tmp_path / "new", "--resume") == 2
     assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_what_was_just_measured_is_not_measured_again(ratings, eat, tmp_path, capsys, monkeypatch):
+    measured, evaluate = [], SplitLossTrainer.evaluate
+    monkeypatch.setattr(
+        SplitLossTrainer,
+        "evaluate",
+        lambda *args, **options: measured.append(evaluate(*args, **options)) or measured[-1],
+    )
+    flags = ["--data", ratings, "-m", eat, "-o", tmp_path / "out", "--max-steps", 1, "--eval-share", 0.25]
+    assert run(*flags) == 0
+    assert len(measured) == 1
+    assert f"on 10 pictures, not trained on: SRCC {measured[0]['eval_srcc']:.3f}" in capsys.readouterr().out
+    assert run(*flags, "--resume", "--set", "seed=7") == 0  # other pictures to judge on
+    assert len(measured) == 2
+    assert f"not trained on: SRCC {measured[1]['eval_srcc']:.3f}" in capsys.readouterr().out
+    best = ["--set", "load_best_model_at_end=true", "--set", "metric_for_best_model=srcc", "-o", tmp_path / "best"]
+    assert run(*flags, *best) == 0
+    assert len(measured) == 4  # the best may not be the last
 
 
 def test_what_a_scorer_was_trained_on_is_added_to(ratings, tmp_path, capsys):
@@ -269,7 +291,14 @@ def test_resuming_what_is_finished_keeps_the_scorer_usable(ratings, tmp_path, ca
     for part in (model, processor):
         part.save_pretrained(tmp_path / "fresh")
     assert quick(ratings, out, "-m", tmp_path / "fresh") == 0
+    weights = safetensors.torch.load_file(out / "model.safetensors")
+    capsys.readouterr()
     assert quick(ratings, out, "-m", tmp_path / "fresh", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "checkpoint-1 is the end of this training, step 1: nothing is left to train" in said
+    assert f"the scorer is in {out}" in said
+    again = safetensors.torch.load_file(out / "model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
     assert roc4mllm.load_scorer(str(out))(str(tmp_path / "photos" / "1.png"))["error"] is None
     assert quick(ratings, out, "-m", tmp_path / "fresh") == 2
     assert "holds checkpoints of an earlier training" in capsys.readouterr().err
@@ -378,11 +407,15 @@ def test_a_saved_scorer_of_a_picture_alone_is_trained_by_its_parts(ratings, eat,
         (["--self-training", "1", "--unlabelled", "x", "--tune", "2"], "find the settings first"),
         (["--self-training", "1", "--unlabelled", "x", "--pick-threshold", "1"], "pick_threshold must lie between"),
         (["--set", "mixup_pairs=1", "--batch-size", "1"], "must be at least 2, got 1"),
+        (["--set", "emd_weight=0", "--set", "text_weight=1"], "this model reads and writes no text"),
+        (["-m", "tanet", "--batch-size", "1"], "take per_device_train_batch_size of 2 or more"),
+        (["-m", "tanet", "--num-levels", "1", "--loss-preset", "emd"], "weight for emd, and a head of one value"),
+        (["--set", "num_levels=0"], "num_levels must be at least 1, got 0"),
     ],
 )
 def test_settings_that_such_a_scorer_does_not_have(ratings, eat, tmp_path, capsys, flags, message):
     flags = [str(tmp_path / "photos") if flag == "PHOTOS" else flag for flag in flags]
-    assert run("--data", ratings, "-m", eat, "-o", tmp_path / "out", *flags) == 2
+    assert run("--data", ratings, "-m", eat, "-o", tmp_path / "out", "--dry-run", *flags) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert message in said[0]
@@ -410,6 +443,50 @@ def test_a_fresh_scorer_is_named_by_its_family(ratings, tmp_path, capsys, name):
         == 0
     )
     assert ("each pass leaves out one picture" in capsys.readouterr().out) == (name == "tanet")
+
+
+@pytest.mark.parametrize("name", ["tanet", "eat-tiny", "elta"])
+def test_a_fresh_head_of_one_value(name):
+    """Each family may have one, and prepares pictures of the size that it is made for."""
+    config = fresh_config(name, num_levels=1, score_range=(1.0, 7.0))
+    assert (config.num_levels, config.fewest_levels) == (1, 1)
+    assert new_image_processor(config).size["height"] == {"elta": 256}.get(name, 224)
+
+
+def test_a_head_on_a_language_model_has_levels(ratings, tmp_path, capsys):
+    model, processor = backbone("llava")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "backbone")
+    assert quick(ratings, tmp_path / "out", "-m", tmp_path / "backbone", "--num-levels", 1) == 2
+    said = capsys.readouterr().err
+    assert "needs num_levels of 2 or more, got 1: leave it out" in said
+    assert "tanet, elta and eat" in said
+
+
+def test_one_value_learns_from_votes_their_mean(ratings, tmp_path, capsys):
+    lines = ratings.read_text().splitlines()[1:]
+    rows = [f"{line.split(',')[0]},0,1,2,3,{index % 3},0,1" for index, line in enumerate(lines)]
+    ratings.write_text("\n".join(["path,r1,r2,r3,r4,r5,r6,r7", *rows]) + "\n")
+    out = tmp_path / "out"
+    assert quick(ratings, out, "-m", "tanet", "--num-levels", 1, "--set", "save_strategy=no") == 0
+    assert "weights of the losses: smooth_l1 1\n" in capsys.readouterr().out
+    record = roc4mllm.load_scorer(str(out))(str(tmp_path / "photos" / "1.png"))
+    assert (record["error"], record["score_range"], record["distribution"]) == (None, [1.0, 7.0], None)
+
+
+def test_a_small_elta_is_trained_and_scores(ratings, tmp_path, capsys):
+    """The one that `--model elta` begins has 87 million weights."""
+    swin = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    model = ELTAForImageAesthetics(ELTAConfig(swin_config=swin, num_levels=7, score_range=(1.0, 7.0)))
+    for part in (model, new_image_processor(model.config)):
+        part.save_pretrained(tmp_path / "elta")
+    out = tmp_path / "out"
+    flags = ["--data", ratings, "-m", tmp_path / "elta", "-o", out, "--batch-size", 8, "--epochs", 8]
+    settings = ["learning_rate=0.003", "mixup_pairs=1", "similarity_weight=0.1", "save_strategy=no"]
+    assert run(*flags, *(part for setting in settings for part in ("--set", setting))) == 0
+    assert "backbone" in capsys.readouterr().out
+    records = roc4mllm.load_scorer(str(out))([str(tmp_path / "photos" / f"{index}.png") for index in (0, 39)])
+    assert records[1]["score"] - records[0]["score"] > 0.5
 
 
 def test_a_fresh_tanet_is_trained_and_scores(ratings, tmp_path, capsys):
@@ -485,6 +562,7 @@ def test_nothing_to_be_sure_of_ends_the_rounds_and_not_the_training(ratings, eat
     flags = ["--self-training", 3, "--unlabelled", table, "--pick-threshold", 0.999]
     assert quick(ratings, out, "-m", eat, *flags) == 0
     said = capsys.readouterr().out
+    assert "before self-training" not in said  # no pictures to judge on
     assert "round 1: 0 of 6 pictures picked" in said
     assert "self-training ends here. A pick_threshold below 0.999" in said
     assert f"the scorer is in {out}" in said
@@ -495,7 +573,8 @@ def test_nothing_to_be_sure_of_ends_the_rounds_and_not_the_training(ratings, eat
 def test_a_scorer_with_a_language_model_trains_itself_on(ratings, unlabelled, tmp_path, capsys):
     flags = ["--self-training", 1, "--unlabelled", unlabelled, "--pick-threshold", 0.3, "--set", "save_strategy=no"]
     assert quick(ratings, tmp_path / "out", *flags) == 0
-    assert "after round 1" in capsys.readouterr().out
+    assert "after round 1" not in (said := capsys.readouterr().out)
+    assert f"round 1: {len(picked_in(tmp_path / 'out' / 'round-1'))} of 12 pictures picked" in said
     assert picked_in(tmp_path / "out" / "round-1")
 
 

@@ -6,19 +6,18 @@ names without those of the reference points, a head of 1000 classes, and lie bar
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import ViTImageProcessorPil
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..modeling_roc4mllm.attention_eat import relative_table, shift_mask
 from ..modeling_roc4mllm.configuration_eat import SIZES, EATConfig
 from ..modeling_roc4mllm.modeling_eat import EATForImageAesthetics
+from .image_scorer_conversion import ImageScorerConversion, whole_picture
 from .mplug_owl2_keys import refuse_missing
-from .weight_names import refuse_differences, refuse_other_dtypes, weights_within
+from .weight_names import refuse_differences, weights_within
 
 # `{s}` stands for the number of a stage, `{b}` for that of a block. Ours end in `.weight`, `.bias` or nothing.
 BLOCK, ATTENTION, MLP = "stages.{s}.blocks.{b}", "stages.{s}.blocks.{b}.attention", "stages.{s}.blocks.{b}.mlp"
@@ -73,7 +72,7 @@ OFFSET_KERNELS = (9, 7, 5, 3)  # fixed in the original
 VOTES, TAD66K = (1.0, 10.0), (0.0, 10.0)  # score ranges of ten values (AVA), and of one, learnt as a tenth of a score
 
 
-class EATConversion:
+class EATConversion(ImageScorerConversion):
     """
     EAT (ACM MM 2023).
 
@@ -83,8 +82,7 @@ class EATConversion:
             scores of TAD66K divided by 10.
 
     Attributes:
-        config ([`EATConfig`]): The native model's.
-        shapes (`dict[str, torch.Size]`): Shapes of the native model's weights by name.
+        config ([`EATConfig`]): The native model's; for `shapes` and `names` see [`ImageScorerConversion`].
         image_processor ([`~transformers.ViTImageProcessorPil`]): The whole picture stretched to a square,
             bilinear, statistics of ImageNet. Assumed: so the same authors test TANet.
 
@@ -96,54 +94,20 @@ class EATConversion:
     model_class: Any = EATForImageAesthetics
 
     def __init__(self, config: Mapping[str, Any]):
-        self.config = native_config(config)
-        with torch.device("meta"):
-            empty = self.model_class(self.config)
-        self.shapes = {name: weight.shape for name, weight in empty.state_dict().items()}
-        self.names = {original_name(name, self.config): name for name in self.shapes}
-        side = self.config.image_size
-        self.image_processor = ViTImageProcessorPil(
-            size={"height": side, "width": side}, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
-        )
+        native = native_config(config)
+        self.describe(native, lambda name: original_name(name, native))
+        self.image_processor = whole_picture(native.image_size)
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """
-        Raise a `ValueError` that names weights of a checkpoint which the model does not have, or which are missing.
+    def is_left_out(self, name: str) -> bool:
+        """Whether a weight of theirs is a table that is computed here."""
+        return TABLE.fullmatch(name) is not None
 
-        Args:
-            names (`Iterable[str]`): Names of all weights.
-        """
-        found = {name for name in names if not TABLE.fullmatch(name)}
-        refuse_differences(found, self.names)
+    def native_layout(self, name: str, weight: torch.Tensor, like: torch.Size) -> torch.Tensor:
+        """See [`native_layout`]."""
+        return native_layout(name, weight, like)
 
-    def convert(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Our weight that one of the original's becomes; none for what is computed here.
-
-        Args:
-            name (`str`): The original's name.
-            weight (`torch.Tensor`): The original's weight.
-
-        Raises:
-            ValueError: If the name is unknown, or the weight has another shape or dtype than expected, or is a table
-                of other values.
-        """
-        if TABLE.fullmatch(name):
-            self._check_table(name, weight)
-            return {}
-        if name not in self.names:
-            raise ValueError(f"Unknown weight {name!r}.")
-        refuse_other_dtypes({name: weight.dtype})
-        ours = self.names[name]
-        value = native_layout(name, weight, like=self.shapes[ours])
-        if value.shape != self.shapes[ours]:
-            raise ValueError(
-                f"{name} has shape {tuple(weight.shape)}; the config describes {tuple(self.shapes[ours])} for {ours}."
-            )
-        return {ours: value}
-
-    def _check_table(self, name: str, values: torch.Tensor) -> None:
-        """Refuse a table of other values than are computed here: its model would be another one."""
+    def check_table(self, name: str, values: torch.Tensor) -> None:
+        """As in the parent."""
         stage, _, kind = TABLE.fullmatch(name).groups()  # type: ignore[union-attr]
         window = self.config.window_sizes[int(stage)]
         if kind == "attn_mask":

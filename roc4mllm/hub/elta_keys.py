@@ -8,19 +8,17 @@ query, key and value.
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from transformers import Swinv2Config, ViTImageProcessorPil
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers import Swinv2Config
 from transformers.models.swinv2.modeling_swinv2 import Swinv2Layer
 
 from ..modeling_roc4mllm.configuration_elta import ELTAConfig
 from ..modeling_roc4mllm.modeling_elta import ELTAForImageAesthetics
+from .image_scorer_conversion import ImageScorerConversion, whole_picture
 from .mplug_owl2_keys import refuse_missing
-from .weight_names import refuse_differences, refuse_other_dtypes
 
 # Labels of TAD66K were scores divided by 10, and the sigmoid is multiplied by 10 again.
 RANGES = {"AVA": (1.0, 10.0), "TAD66K": (0.0, 10.0)}
@@ -62,7 +60,7 @@ TABLE = re.compile(
 CLASSES = re.compile(r"head\.(fc\.)?(weight|bias)")  # of ImageNet; the authors take the features below
 
 
-class ELTAConversion:
+class ELTAConversion(ImageScorerConversion):
     """
     ELTA (ICML 2024).
 
@@ -73,8 +71,7 @@ class ELTAConversion:
             `score_range` may be added: by default (1, 10) for levels and (0, 10) for one value.
 
     Attributes:
-        config ([`ELTAConfig`]): The native model's.
-        shapes (`dict[str, torch.Size]`): Shapes of the native model's weights by name.
+        config ([`ELTAConfig`]): The native model's; for `shapes` and `names` see [`ImageScorerConversion`].
         image_processor ([`~transformers.ViTImageProcessorPil`]): The whole picture stretched to a square,
             bilinear, statistics of ImageNet. Assumed: so the same authors test TANet.
 
@@ -86,7 +83,7 @@ class ELTAConversion:
     model_class: Any = ELTAForImageAesthetics
 
     def __init__(self, config: Mapping[str, Any]):
-        self.variant = config.get("variant")
+        self.variant: Any = config.get("variant")
         if self.variant not in HEADS:
             raise ValueError(
                 f"The config of an ELTA checkpoint must name its variant, {' or '.join(HEADS)}, as {{'variant': "
@@ -94,71 +91,27 @@ class ELTAConversion:
             )
         fields = {name: config[name] for name in ("num_levels", "head_size") if name in config}
         fields |= {"num_levels": 1} if self.variant == "TAD66K" else {}
-        self.config = ELTAConfig(
+        self.prefix: str = config.get("prefix", "")
+        others = [stem for variant in HEADS for stem in HEADS[variant].values() if variant != self.variant]
+        self.unused = {f"{stem}.{ending}" for stem in others for ending in ("weight", "bias")}
+        native = ELTAConfig(
             swin_config=config.get("swin", {}),
             score_range=config.get("score_range", RANGES[self.variant]),
             score_head_trained=True,
             **fields,
         )
-        self.prefix: str = config.get("prefix", "")
-        others = [stem for variant in HEADS for stem in HEADS[variant].values() if variant != self.variant]
-        self.unused = {f"{stem}.{ending}" for stem in others for ending in ("weight", "bias")}
-        with torch.device("meta"):
-            empty = self.model_class(self.config)
-        self.shapes = {name: weight.shape for name, weight in empty.state_dict().items()}
-        self.names = defaultdict(list)  # ours by theirs; query, key and value in this order
-        for name in self.shapes:
-            theirs = original_name(name, self.variant, self.prefix, config.get("downsample_first", True))
-            self.names[theirs].append(name)
-        side = self.config.swin_config.image_size
-        self.image_processor = ViTImageProcessorPil(
-            size={"height": side, "width": side}, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
-        )
+        first = config.get("downsample_first", True)
+        self.describe(native, lambda name: original_name(name, self.variant, self.prefix, first))
+        self.image_processor = whole_picture(native.swin_config.image_size)
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """
-        Raise a `ValueError` that names weights of a checkpoint which the model does not have, or which are missing.
-
-        Args:
-            names (`Iterable[str]`): Names of all weights.
-        """
-        refuse_differences({name for name in names if not self._is_left_out(name)}, self.names)
-
-    def convert(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Our weights that one of the original's becomes; none for what is computed or not used here.
-
-        Args:
-            name (`str`): The original's name.
-            weight (`torch.Tensor`): The original's weight.
-
-        Raises:
-            ValueError: If the name is unknown, or the weight has another shape or dtype than expected, or is a table
-                of other values.
-        """
-        if self._is_left_out(name):
-            self._check_table(name, weight)
-            return {}
-        if name not in self.names:
-            raise ValueError(f"Unknown weight {name!r}.")
-        refuse_other_dtypes({name: weight.dtype})
-        ours = self.names[name]
-        expected = torch.Size([len(ours) * self.shapes[ours[0]][0], *self.shapes[ours[0]][1:]])
-        if weight.shape != expected:
-            raise ValueError(
-                f"{name} has shape {tuple(weight.shape)}; the config describes {tuple(expected)} for "
-                f"{', '.join(ours)}."
-            )
-        return {native: part.clone() for native, part in zip(ours, weight.chunk(len(ours)), strict=True)}
-
-    def _is_left_out(self, name: str) -> bool:
+    def is_left_out(self, name: str) -> bool:
         """Whether a weight of theirs is computed here, or never used: classes of ImageNet, and the other head."""
         rest = name.removeprefix(self.prefix)
         is_of_swin = name.startswith(self.prefix)
         return name in self.unused or bool(is_of_swin and (TABLE.fullmatch(rest) or CLASSES.fullmatch(rest)))
 
-    def _check_table(self, name: str, values: torch.Tensor) -> None:
-        """Refuse a table of other values than are computed here: its model would be another one."""
+    def check_table(self, name: str, values: torch.Tensor) -> None:
+        """As in the parent."""
         found = TABLE.fullmatch(name.removeprefix(self.prefix))
         if found is None:
             return

@@ -4,18 +4,16 @@ TANet's published checkpoints: the authors' names of weights, and ours.
 All shapes are alike. The authors publish no config; what tells their two variants apart is the data set.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import ViTImageProcessorPil
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..modeling_roc4mllm.configuration_tanet import TANetConfig
 from ..modeling_roc4mllm.modeling_tanet import TANetForImageAesthetics
+from .image_scorer_conversion import ImageScorerConversion, whole_picture
 from .mplug_owl2_keys import refuse_missing
-from .weight_names import refuse_differences, refuse_other_dtypes
 
 # `theme_calibrated`: the statistics of a batch are computed anew in each forward pass and never stored.
 # TAD66K is rated from 1 to 10 and learnt as a tenth of that.
@@ -24,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "TAD66K": {"num_levels": 1, "score_range": (0.0, 10.0), "theme_activation": "softmax"},
 }
 OPTIONS = ("legacy_batch_mixing", "score_range")
+PICTURE_SIDE = 224  # pixels
 RESAMPLE = {"AVA": Image.Resampling.BICUBIC, "TAD66K": Image.Resampling.BILINEAR}
 UNUSED = {"TAD66K": {"tygertnet.relu7.weight"}}  # the activation that softmax stands in for
 
@@ -95,7 +94,7 @@ def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -
     return {"variant": "".join(found)} | fields
 
 
-class TANetConversion:
+class TANetConversion(ImageScorerConversion):
     """
     TANet (IJCAI 2022).
 
@@ -104,8 +103,7 @@ class TANetConversion:
             `score_range` than (1, 10) or (0, 10).
 
     Attributes:
-        config ([`TANetConfig`]): The native model's.
-        shapes (`dict[str, torch.Size]`): Shapes of the native model's weights by name.
+        config ([`TANetConfig`]): The native model's; for `shapes` and `names` see [`ImageScorerConversion`].
         image_processor ([`~transformers.ViTImageProcessorPil`]): The whole picture stretched to 224 × 224 pixels, as
             the authors test on AVA; statistics of ImageNet. For TAD66K they train on random 224 × 224 of 256 × 256
             pixels; that they test on the whole is assumed.
@@ -123,54 +121,17 @@ class TANetConversion:
                 f"The config of a TANet checkpoint must name its variant, {' or '.join(VARIANTS)}, as {{'variant': "
                 f"'AVA'}}; got {self.variant!r}."
             )
-        self.config = TANetConfig(
+        native = TANetConfig(
             **VARIANTS[self.variant] | {name: config[name] for name in OPTIONS if name in config},
             score_head_trained=True,
         )
-        with torch.device("meta"):
-            empty = self.model_class(self.config)
-        self.shapes = {name: weight.shape for name, weight in empty.state_dict().items()}
+        self.describe(native, lambda name: translated(name, ORIGINAL_STEMS) or name)
         self.unused = UNUSED.get(self.variant, set())
-        self.image_processor = ViTImageProcessorPil(
-            resample=RESAMPLE[self.variant], image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
-        )
+        self.image_processor = whole_picture(PICTURE_SIDE, resample=RESAMPLE[self.variant])
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """
-        Raise a `ValueError` that names weights of a checkpoint which the model does not have, or which are missing.
-
-        Args:
-            names (`Iterable[str]`): Names of all weights.
-        """
-        expected = {translated(name, ORIGINAL_STEMS) or name for name in self.shapes}
-        refuse_differences(set(names) - self.unused, expected)
-
-    def convert(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Our weight that one of the original's becomes; none for what is not used.
-
-        Args:
-            name (`str`): The original's name.
-            weight (`torch.Tensor`): The original's weight.
-
-        Raises:
-            ValueError: If the name is unknown, or the weight has another shape or dtype than expected.
-        """
-        if name in self.unused:
-            return {}
-        native = translated(name, NATIVE_STEMS)
-        if native is None or native not in self.shapes:
-            raise ValueError(f"Unknown weight {name!r}.")
-        if weight.shape != self.shapes[native]:
-            raise ValueError(
-                f"{name} has shape {tuple(weight.shape)}; the {self.variant} variant has "
-                f"{tuple(self.shapes[native])} for {native}."
-            )
-        if not name.endswith("num_batches_tracked"):
-            refuse_other_dtypes({name: weight.dtype})
-        elif weight.is_floating_point():
-            raise ValueError(f"{name} has dtype {weight.dtype}; expected a whole number of batches.")
-        return {native: weight}
+    def is_left_out(self, name: str) -> bool:
+        """Whether a weight of theirs is never used."""
+        return name in self.unused
 
 
 __all__ = ["TANetConversion", "config_from_weights"]

@@ -105,12 +105,31 @@ class AestheticsMixin:
 
     # ---- losses -------------------------------------------------------------------------------------------------
 
+    @property
+    def head_losses(self) -> tuple[str, ...]:
+        """Those of [`LOSSES`] that this head has: one value has no distribution, and raw shares have no logits."""
+        if self.config.num_levels == 1:
+            return ("smooth_l1",)
+        return ("smooth_l1", "emd") if self.config.raw_head else LOSSES
+
     def checked_weights(self, loss_weights: dict[str, float] | None) -> dict[str, float]:
-        """The default weights, overwritten by those given."""
+        """
+        The default weights, overwritten by those given.
+
+        Raises:
+            ValueError: If a weight is of no known loss, or of one that this head does not have.
+        """
         known = ["text", *LOSSES, "similarity"]
         if unknown := set(loss_weights or {}) - set(known):
             raise ValueError(f"Unknown loss weights {sorted(unknown)}; known are {known}.")
-        return dict.fromkeys(known, 0.0) | self.default_loss_weights | (loss_weights or {})
+        weights = dict.fromkeys(known, 0.0) | self.default_loss_weights | (loss_weights or {})
+        if absent := [name for name in LOSSES if weights[name] and name not in self.head_losses]:
+            kind = "one value" if self.config.num_levels == 1 else "raw shares of the levels (raw_head)"
+            raise ValueError(
+                f"There is a weight for {', '.join(absent)}, and a head of {kind} has no such loss: give weight to "
+                f"{' or '.join(self.head_losses)} alone."
+            )
+        return weights
 
     def score_losses(
         self,
@@ -143,8 +162,6 @@ class AestheticsMixin:
         if self.training and mixup is not None:
             rated = self.with_mixed(rated, mixup)
         losses = self.losses_of(rated)
-        if absent := [name for name in LOSSES if weights[name] and name not in losses]:
-            raise ValueError(f"This head has no loss {', '.join(absent)}; its losses are {', '.join(losses)}.")
         if self.training and weights["similarity"]:
             losses["similarity"] = similarity_losses(rated)
         return losses

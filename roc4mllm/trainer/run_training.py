@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import ConcatDataset
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 
 from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
@@ -31,6 +31,7 @@ from .training_setup import Prepared, prepare, training_options
 from .tuning import DEFAULT_LORA_SPACE, DEFAULT_SPACE, checked_space, search
 
 FEW = 30
+STATE = "trainer_state.json"  # of a checkpoint
 RANGE = ("score_min", "score_max")  # columns that [`read_ratings`] knows
 Say = Callable[[str], None]
 
@@ -63,17 +64,17 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     trainer = make_trainer(prepared)
     for line in describe(prepared, trainer):
         say(line)
-    trainer.check_disk()
+    trainer.check_before_training()
     if dry_run:
         return {}
     if options.should_save:
         write_text(Path(plan.output_dir) / "training.yaml", to_yaml(plan.to_dict()))
     if plan.tune:
         return tune(prepared, trainer, say)
-    trainer.train(resume_from_checkpoint=find_checkpoint(plan.output_dir) if plan.resume else None)
-    metrics = evaluate(prepared, trainer)
+    metrics = train_and_judge(trainer, find_checkpoint(plan.output_dir) if plan.resume else None, say)
     if plan.self_training:
-        say(f"before self-training: {shown_metrics(metrics)}")
+        if metrics:
+            say(f"before self-training: {shown_metrics(metrics)}")
         trainer, metrics = self_train(prepared, trainer, metrics, say)
     save_scorer(trainer, Path(plan.output_dir))
     report_end(prepared, trainer, metrics, say)
@@ -107,9 +108,18 @@ def new_trainer(prepared: Prepared, options: SplitLossConfig, train: Any, **mode
         raise ImportError(str(error)) from error
 
 
-def evaluate(prepared: Prepared, trainer: SplitLossTrainer) -> dict[str, Any]:
-    """Metrics on the pictures to judge on; none without such."""
-    return trainer.evaluate() if prepared.held_out is not None else {}
+def train_and_judge(trainer: SplitLossTrainer, checkpoint: str | None, say: Say) -> dict[str, Any]:
+    """Train, on from a checkpoint where there is one; metrics on the pictures to judge on, none without such."""
+    begun = TrainerState.load_from_json(os.path.join(checkpoint, STATE)).global_step if checkpoint else 0
+    trainer.train(resume_from_checkpoint=checkpoint)
+    ended = trainer.state.global_step
+    if checkpoint and ended == begun:
+        say(f"{checkpoint} is the end of this training, step {ended}: nothing is left to train")
+    if trainer.eval_dataset is None:
+        return {}
+    last = trainer.state.log_history[-2:]  # what the Trainer measured as it ended, and how long all took
+    measured = [line for line in last if "eval_srcc" in line and line["step"] == ended > begun]
+    return measured[0] if measured and not trainer.args.load_best_model_at_end else trainer.evaluate()
 
 
 # ---- self-training --------------------------------------------------------------------------------------------------
@@ -147,9 +157,9 @@ def self_train(
         train = ConcatDataset([prepared.train, picked])
         trainer = new_trainer(prepared, options, train, model=trainer.model)
         resumed = find_checkpoint(folder) if plan.resume and has_checkpoint(folder) else None
-        trainer.train(resume_from_checkpoint=resumed)
-        metrics = evaluate(prepared, trainer)
-        say(f"after round {number}: {shown_metrics(metrics)}")
+        metrics = train_and_judge(trainer, resumed, say)
+        if metrics:
+            say(f"after round {number}: {shown_metrics(metrics)}")
     return trainer, metrics
 
 
@@ -189,9 +199,7 @@ def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
     steps = options.max_steps
     if steps <= 0:
         steps = math.ceil(math.ceil(len(prepared.train) / batch) * options.num_train_epochs)
-    unused = () if trainer.data_collator.reads_text else ("text",)
-    used = {name: weight for name, weight in options.loss_weights.items() if weight and name not in unused}
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in used.items())
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in trainer.used_weights.items())
     rates = ", ".join(
         [f"{options.learning_rate:g}", *(f"{p} {r:g}" for p, r in (options.learning_rates or {}).items())]
     )

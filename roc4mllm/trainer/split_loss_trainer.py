@@ -89,20 +89,42 @@ class SplitLossTrainer(Trainer):
         return model
 
     def train(self, *args, **kwargs):
-        """As in the parent, if the disk has room for what will be saved."""
+        """As in the parent, after [`~SplitLossTrainer.check_before_training`]."""
         if self.model is not None:  # with a `model_init` it is made later
-            self.check_disk()
-            self.check_batches()
+            self.check_before_training()
             tell_before_training(self.model)
         return super().train(*args, **kwargs)
 
-    def check_batches(self) -> None:
+    # ---- checks -------------------------------------------------------------------------------------------------
+
+    def check_before_training(self) -> None:
         """
-        Refuse batches of one picture for a model that normalises over the pictures of a batch.
+        Refuse what would fail at the first step, or at the first checkpoint.
 
         Raises:
-            ValueError: If so.
+            ValueError: If a loss has a weight that the score head does not have, no loss is left that this model has,
+                or a batch would hold one picture and the model normalises over several.
+            OSError: If the output folder has no room for all checkpoints that lie there at once, and the model.
         """
+        self._check_losses()
+        self._check_batches()
+        self._check_disk()
+
+    @property
+    def used_weights(self) -> dict[str, float]:
+        """Weights of the losses that count; that of text does not where the model reads none."""
+        unused = () if getattr(self.data_collator, "reads_text", True) else ("text",)
+        return {name: weight for name, weight in self.args.loss_weights.items() if weight and name not in unused}
+
+    def _check_losses(self) -> None:
+        self.model.checked_weights(self.args.loss_weights)
+        if not self.used_weights:
+            raise ValueError(
+                "The text loss alone has a weight, and this model reads and writes no text: give one to "
+                f"{' or '.join(self.model.head_losses)}."
+            )
+
+    def _check_batches(self) -> None:
         count = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else self._train_batch_size
         if has_batch_norm(self.model) and min(self._train_batch_size, count) == 1:
             raise ValueError(
@@ -110,13 +132,7 @@ class SplitLossTrainer(Trainer):
                 "per_device_train_batch_size of 2 or more, and as many pictures."
             )
 
-    def check_disk(self) -> None:
-        """
-        Refuse an output folder without room for all checkpoints that lie there at once, and the model in the end.
-
-        Raises:
-            OSError: If so.
-        """
+    def _check_disk(self) -> None:
         args, kind = self.args, {"only_trained": has_adapter(self.model)}
         if args.should_save:
             needed = checkpoint_bytes(self.model, with_optimizer=False, **kind)
@@ -321,6 +337,11 @@ class SplitLossTrainer(Trainer):
             if self.trained_on is not None:
                 self.trained_on.save(folder)
 
+    def _init_training_state(self, max_steps, steps_per_epoch, num_train_epochs, *args) -> tuple[int, int]:
+        """As in the parent, which takes one step more of a training that ended in the middle of a pass."""
+        begin = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, *args)
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else begin
+
     def _issue_warnings_after_load(self, load_result) -> None:
         # a tied weight stands in the file once, which the parent takes for a missing one
         tied = getattr(self.model, "all_tied_weights_keys", {})
@@ -371,8 +392,11 @@ def tell_before_training(model: nn.Module) -> None:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether statistics of a batch are taken in training."""
-    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+    """
+    Whether training normalises by statistics over pictures alone, of which a single one has none. Those over all
+    places too, as BatchNorm2d takes them, it has.
+    """
+    return any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
 
 
 class LossMeans:

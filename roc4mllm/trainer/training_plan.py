@@ -36,7 +36,8 @@ class TrainingPlan:
         eval_share (`float`, *optional*, defaults to 0.1): Share of `data` to judge on instead, 0 for none.
         attributes (`list[str]`, *optional*): What the columns rate, the main attribute first.
         score_range (pair of `float`, *optional*): Units of the scores; guessed from the data when missing.
-        num_levels (`int`, *optional*): Levels of a new score head; the number of votes, or else 10, when missing.
+        num_levels (`int`, *optional*): Levels of a new score head; the number of votes, or else 10, when missing. 1
+            is a head of one value, which TANet, EAT and ELTA may have.
         question (`str`, *optional*): What a new scorer asks about a picture.
         skip_bad_rows (`str`, *optional*): CSV file to write bad rows to; without it they stop the training.
         lora (`bool`, *optional*, defaults to `False`): Train low-rank adapters instead of all weights.
@@ -94,6 +95,10 @@ class TrainingPlan:
             raise ValueError("there is nothing to train on: state data (a CSV with path and score will do)")
         if not 0 <= self.eval_share < 1:
             raise ValueError(f"eval_share must be a share from 0 to below 1, got {self.eval_share}")
+        if self.num_levels is not None and self.num_levels < 1:
+            raise ValueError(
+                f"num_levels must be at least 1, got {self.num_levels}; leave it out for the usual number"
+            )
         if self.load_in_4bit and not self.lora:
             raise ValueError("weights of 4 bits cannot be trained: load_in_4bit needs lora")
         if self.lora_settings() and not self.lora:

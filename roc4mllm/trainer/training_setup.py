@@ -16,6 +16,7 @@ from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder
 from ..modeling_roc4mllm.configuration_aesthetics import AestheticsConfig
 from ..modeling_roc4mllm.configuration_image_scorer import ImageScorerConfig
+from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from ..modeling_roc4mllm.modeling_roc4mllm import ROC4MLLMForImageAesthetics
@@ -94,6 +95,8 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
     if image_scorer is not None:
         refuse_language_settings(plan, image_scorer)
     known = None if fresh_config(plan.model) else scorer_config(plan.model)
+    if known is None and image_scorer is None:
+        refuse_few_levels(plan)
     train, held_out, notes = read_data(plan, options, known)
     if image_scorer is not None:
         train = scored_rows(train, notes)
@@ -115,17 +118,17 @@ def read_data(
     plan: TrainingPlan, options: SplitLossConfig, known: AestheticsConfig | None
 ) -> tuple[RatedPictures, RatedPictures | None, list[str]]:
     """Rated pictures to train on and to judge on, and what was noticed about them."""
+    num_levels = plan.num_levels if known is None else known.num_levels
     reading: dict[str, Any] = {
         "attributes": plan.attributes,
         "score_range": plan.score_range,
-        "num_levels": plan.num_levels,
+        "num_levels": None if num_levels == 1 else num_levels,  # votes tell one value their mean at least
     }
     if known is not None:
         refuse_other_scorer(plan, known)
         ranges = ranges_of(known)
         reading["score_range"] = [ranges[name] for name in plan.attributes or known.attributes]
         reading["known_attributes"] = known.attributes
-        reading["num_levels"] = known.num_levels if known.num_levels > 1 else None  # votes tell their mean at least
     reading["pictures"] = plan.pictures
     train = read_ratings(plan.data, split=plan.split, skip_bad_rows=plan.skip_bad_rows, **reading)
     notes, held_out = list(train.warnings), None
@@ -160,6 +163,16 @@ def refuse_without_levels(plan: TrainingPlan, known: AestheticsConfig | None) ->
     """Self-training needs predicted distributions."""
     if (plan.num_levels if known is None else known.num_levels) == 1:
         raise ValueError("self_training sharpens distributions over levels, and a head of one value has none")
+
+
+def refuse_few_levels(plan: TrainingPlan) -> None:
+    """A head on a multimodal LLM says a distribution over levels."""
+    fewest = ROC4MLLMConfig.fewest_levels
+    if plan.num_levels is not None and plan.num_levels < fewest:
+        raise ValueError(
+            f"a head on a multimodal LLM needs num_levels of {fewest} or more, got {plan.num_levels}: leave it out to "
+            "have those of the votes, or 10; a head of one value is for tanet, elta and eat, as in --model eat-tiny"
+        )
 
 
 def refuse_same_folder(plan: TrainingPlan) -> None:

@@ -201,5 +201,5 @@ class TestSimilarity:
 
 def test_a_loss_that_the_head_does_not_have_is_refused():
     model, batch = one_value()
-    with pytest.raises(ValueError, match="no loss emd; its losses are smooth_l1"):
+    with pytest.raises(ValueError, match="weight for emd, and a head of one value has no such.*smooth_l1 alone"):
         model(**batch, loss_weights={"emd": 1.0})

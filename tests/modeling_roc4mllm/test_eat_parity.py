@@ -127,6 +127,14 @@ def test_a_batch_is_its_single_pictures(case):
     assert (case.outputs["b3.output"] - alone).abs().max() > 0.1
 
 
+def test_a_batch_is_its_single_pictures_to_the_last_digits(case):
+    """In float64 nothing but rounding is left between them."""
+    model, images = case.load().double(), case.images("b3").double()
+    together = run(model, images).logits
+    assert (together[0] - together[1]).abs().max() > 1e-2
+    close(together, torch.cat([run(model, image[None]).logits for image in images]), 1e-10)
+
+
 def test_loss_and_gradients(case):
     """Their loss of their raw outputs, and the norm of its gradient by weight."""
     model = case.load(legacy_batch_mixing=True)  # in evaluation, as the original was

@@ -1,6 +1,8 @@
 """Tail mixup, similarity of features and labels, sharpening: with the original's numbers, and where it has none."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,14 +28,16 @@ from roc4mllm.trainer.evaluation_parts import label_segments
 LEVELS = torch.arange(1.0, 11)
 
 
-@pytest.fixture(scope="module")
-def case(shared):
+SHARED = Path(os.environ.get("ROC4MLLM_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+FOLDER = SHARED / "fixtures" / "elta"
+CASES = sorted(path.name.split(".")[0] for path in FOLDER.glob("*.inputs.safetensors")) or ["a"]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, shared):
     """Inputs, outputs and facts of the original's run."""
-    folder = shared / "fixtures" / "elta"
-    if not folder.is_dir():
-        pytest.skip("needs fixtures/elta of the shared data")
-    parts = [load_file(folder / f"a.{name}.safetensors") for name in ("inputs", "outputs")]
-    return *parts, json.loads((folder / "a.json").read_text())
+    parts = [load_file(FOLDER / f"{request.param}.{name}.safetensors") for name in ("inputs", "outputs")]
+    return *parts, json.loads((FOLDER / f"{request.param}.json").read_text())
 
 
 class TestParity:

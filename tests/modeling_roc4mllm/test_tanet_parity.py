@@ -173,8 +173,10 @@ def test_default_mode_is_independent_of_the_batch(case, dtype, tolerance):
     alone = torch.cat([model(picture[None]).scores for picture in pictures])
     pair = model(pictures[[4, 0]]).scores.flip(0)
     model.float()
-    assert ((scores - alone).abs().max() / (high - low)) <= tolerance
-    assert ((scores[[0, 4]] - pair).abs().max() / (high - low)) <= tolerance
+    for found, expected in ((scores, alone), (scores[[0, 4]], pair)):
+        error = (found - expected).abs().max()
+        assert error / (high - low) <= tolerance
+        assert error <= (5e-5 if dtype == torch.float32 else tolerance)  # in units of the score range
 
 
 def test_calibrated_on_a_batch_gives_its_own_pictures_what_the_original_gives_them(case):

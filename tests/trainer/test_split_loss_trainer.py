@@ -9,14 +9,16 @@ import pytest
 import tiny_training
 import torch
 from tiny import photo, scorer_parts
+from tiny_image_scorers import tanet_scorer
 from tiny_training import ATTRIBUTES, curve, eat_parts, rows, trainer
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from roc4mllm import ROC4MLLMForImageAesthetics, TANetConfig, TANetForImageAesthetics, load_scorer
 from roc4mllm.trainer.model_parts import describe_trainable, named_parts
 from roc4mllm.trainer.rating_collator import RatingCollator
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
-from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, target_counts
+from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, has_batch_norm, target_counts
 
 PARTS = ["vision_tower", "connector", "language_model", "score_head"]
 
@@ -177,7 +179,7 @@ def test_a_scorer_of_a_picture_alone_is_trained_too(tmp_path):
 
 
 def test_a_last_picture_alone_is_left_out_where_batch_normalisation_would_fail(tmp_path):
-    data = [{"image": photo(index), "score": 1 + index % 5 * 0.9} for index in range(9)]
+    data = one_attribute(9)
     options = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "max_steps": -1, "loss_preset": "emd"}
     options |= {"train_dataset": data, "eval_dataset": data}
     networks = {"mobilenet_config": {"depth_multiplier": 0.35}, "scene_config": {"hidden_sizes": [8, 8, 8, 8]}}
@@ -189,11 +191,94 @@ def test_a_last_picture_alone_is_left_out_where_batch_normalisation_would_fail(t
     assert trained.state.global_step == 4
     assert len(trained.predict(data).predictions) == 9
     alone = trainer(tmp_path, model=tanet, processor=images, **options | {"per_device_train_batch_size": 1})
-    with pytest.raises(ValueError, match="normalises over the pictures of a batch"):
-        alone.train()
+    for refusing in (alone.check_before_training, alone.train):
+        with pytest.raises(ValueError, match="normalises over the pictures of a batch"):
+            refusing()
     eat = trainer(tmp_path, model=eat_parts()[0], processor=images, **options)
     eat.train()
     assert eat.state.global_step == 6
+
+
+def test_a_single_picture_has_statistics_over_its_places():
+    assert has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    assert not has_batch_norm(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)))
+
+
+@pytest.mark.parametrize("as_model_init", [False, True])
+def test_a_model_is_told_before_its_weights_move(tmp_path, as_model_init):
+    """A TANet then knows that it learns without statistics: in training alone, when it is settled what is frozen."""
+    scorer = tanet_scorer(theme_calibrated=False)
+    seen = []
+    before_training = type(scorer.model).before_training
+
+    def look(model):
+        seen.append({name for name, value in model.named_parameters() if value.requires_grad})
+        before_training(model)
+
+    scorer.model.before_training = look.__get__(scorer.model)
+    options = {"loss_preset": "emd", "freeze": ["colour"], "max_steps": 1}
+    options |= {"train_dataset": one_attribute(8), "eval_dataset": one_attribute(3)}
+    if as_model_init:
+        args = SplitLossConfig(output_dir=str(tmp_path), use_cpu=True, loss_preset="emd", freeze=["colour"])
+        trained = SplitLossTrainer(
+            model_init=lambda: scorer.model, args=args, processing_class=scorer.image_processor, train_dataset=[]
+        )
+    else:
+        trained = trainer(tmp_path, model=scorer.model, processor=scorer.image_processor, **options)
+        assert not seen
+        trained.evaluate()
+        assert scorer.model.config.theme_calibrated is False
+        trained.train()
+    assert len(seen) == 1
+    assert not any(name.startswith("colour") for name in seen[0])
+    assert any(name.startswith("perception") for name in seen[0])
+    assert scorer.model.config.theme_calibrated is None
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "message"),
+    [
+        ({"num_levels": 1}, {"loss_preset": "emd"}, "weight for emd, and a head of one value"),
+        ({"num_levels": 1}, {"loss_preset": "paper-ava"}, "weight for ce, and a head of one value"),
+        (
+            {"raw_head": True},
+            {"ce_weight": 1.0},
+            "weight for ce, and a head of raw shares.* to smooth_l1 or emd alone",
+        ),
+        (
+            {},
+            {"loss_preset": "paper", "smooth_l1_weight": 0.0},
+            "text loss alone has a weight.*smooth_l1 or ce or emd",
+        ),
+    ],
+)
+def test_a_loss_that_the_model_does_not_have_is_refused_before_training(tmp_path, options, weights, message):
+    model, images = eat_parts(**options)
+    prepared = trainer(tmp_path, model=model, processor=images, **{"loss_preset": "paper"} | weights)
+    for refusing in (prepared.check_before_training, prepared.train):
+        with pytest.raises(ValueError, match=message):
+            refusing()
+    assert prepared.state.global_step == 0
+    trainer(tmp_path, model=model, processor=images, loss_preset="paper").check_before_training()
+
+
+def one_attribute(count: int) -> list[dict]:
+    """Rows of pictures with a score each."""
+    return [{"image": photo(index), "score": 1 + index % 5 * 0.9} for index in range(count)]
+
+
+@pytest.mark.parametrize("ended", ["within a pass", "with a pass"])
+def test_a_finished_training_takes_no_step_when_it_is_resumed(tmp_path, ended):
+    steps = 2 if ended == "within a pass" else 3
+    options = {"max_steps": steps, "save_strategy": "steps", "save_steps": steps}
+    model, images = eat_parts(attributes=ATTRIBUTES)
+    trained = trainer(tmp_path, model=model, processor=images, **options)
+    trained.train()
+    again = trainer(tmp_path, model=eat_parts(attributes=ATTRIBUTES)[0], processor=images, **options)
+    assert moved(weights(model), again.model)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert again.state.global_step == steps
+    assert not moved(weights(model), again.model)
 
 
 def test_leaving_out_the_last_batch_is_for_training_alone(tmp_path):
