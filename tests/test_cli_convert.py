@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from tiny import photo
 
 from roc4mllm import load_scorer
+from roc4mllm.hub import convert_file
 from roc4mllm.hub import convert_folder as conversion
 from roc4mllm_cli import main
 
@@ -140,7 +141,8 @@ class TestFiles:
         assert load_scorer("native").model.config.theme_calibrated
 
     @pytest.mark.parametrize("variant", ["AVA", "TAD66K"])
-    def test_a_tanet_in_half_precision(self, capsys, variant):
+    def test_a_tanet_in_half_precision(self, capsys, monkeypatch, variant):
+        monkeypatch.setattr(convert_file, "BATCH", 2)  # of generated pictures for the card: float16 is slow on a CPU
         whole, weights = original("tanet", variant)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         torch.save(halves, "half.pth")
