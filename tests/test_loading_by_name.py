@@ -5,7 +5,6 @@ The Hub is `hub_server`, which is also what a mirror is: another address in HF_E
 when it is imported (HF_ENDPOINT, HF_HUB_OFFLINE) takes a process of its own; each asks many things.
 """
 
-import io
 import json
 import os
 import subprocess
@@ -13,33 +12,22 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset, Image
 from hub_server import HubServer, client, environment
 from huggingface_hub import HfApi
 from tiny import photo, scorer_parts
 
 from roc4mllm import add_lora, load_scorer
+from roc4mllm.datasets_scripts.convert import convert_data
+from roc4mllm.datasets_scripts.generic_csv import generic_csv
 from roc4mllm.hub.publish import plan_dataset, plan_model, upload
 
 # huggingface_hub 2.4 sends large files by an argument that httpx has renamed (`_upload_single_part` in its lfs.py).
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 TOKEN = "hf_the-secret-of-ann"
-CARD = """\
----
-license: cc-by-4.0
-configs:
-- config_name: default
-  data_files:
-  - {split: train, path: data/train-*.parquet}
-  - {split: test, path: data/test-*.parquet}
----
-
-# Rated
-"""
-
 # Each child asks a list of named things and prints what it got: a value, or the error in one line.
 CHILD = """
 import json, os, sys
@@ -82,9 +70,14 @@ ask("no name", lambda: score("ann/nothing"))
 ask("not in the cache", lambda: score("ann/secret", local_files_only=True))
 """
 DATA = """
-from datasets import load_dataset
+from hashlib import sha256
+from datasets import Image, load_dataset
+def told(row):
+    return row | {"image": [row["image"]["path"], sha256(row["image"]["bytes"]).hexdigest()]}
 def rows(splits):
-    return {split: [[row["score"], row["image"].size] for row in data] for split, data in splits.items()}
+    as_stored = {split: data.cast_column("image", Image(decode=False)) for split, data in splits.items()}
+    assert next(iter(splits["train"]))["image"].size == (64, 48)
+    return {split: list(map(told, data)) for split, data in as_stored.items()}
 """
 WITHOUT_PACKAGE = """
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -144,7 +137,7 @@ def published(place):
         model.peft_config["default"].base_model_name_or_path = "ann/scorer"
         model.peft_config["default"].revision = commits["first"]
         upload(plan_model(save("adapter"), "ann/adapter"), api)
-        write_data(place / "rated")
+        write_data(place / "rated", place / "raw")
         upload(plan_dataset(place / "rated", "ann/rated"), api)
         api.create_tag("ann/rated", tag="v1", repo_type="dataset")
         scores = list(expected.values())
@@ -153,19 +146,14 @@ def published(place):
         assert hub.problems == []
 
 
-def write_data(folder: Path) -> None:
-    """Six rated pictures in two splits, as Parquet with a card."""
-    for split, seeds in {"train": range(4), "test": range(4, 6)}.items():
-        images = []
-        for seed in seeds:
-            photo(seed).save(file := io.BytesIO(), "PNG")
-            images.append({"bytes": file.getvalue(), "path": f"{seed}.png"})
-        rows = Dataset.from_dict({"image": images, "score": [seed / 2 for seed in seeds]}).cast_column(
-            "image", Image()
-        )
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    (folder / "README.md").write_text(CARD)
+def write_data(folder: Path, raw: Path) -> None:
+    """Six rated pictures in two splits, converted from a table."""
+    raw.mkdir()
+    lines = [f"{seed}.png,{1 + seed / 2},{'test' if seed > 3 else 'train'}" for seed in range(6)]
+    (raw / "table.csv").write_text("\n".join(["image,score,split", *lines]))
+    for seed in range(6):
+        photo(seed).save(raw / f"{seed}.png")
+    convert_data(generic_csv((1, 5), name="rated"), raw, folder)
 
 
 def ask(place, published, first: str, rest: str, home: str, offline: bool = False) -> dict:
@@ -245,8 +233,16 @@ def test_private_repository_with_a_token(published, with_package):
     assert with_package[0]["private"][0] == pytest.approx(published[1]["second"], abs=5e-6)
 
 
-def test_data_set_comes_back_equal_whole_and_streamed(with_package, offline):
-    expected = {"train": [[seed / 2, [64, 48]] for seed in range(4)], "test": [[2.0, [64, 48]], [2.5, [64, 48]]]}
+def test_data_set_comes_back_equal_whole_and_streamed(place, with_package, offline):
+    expected = {
+        split: pq.read_table(place / "rated" / "data" / f"{split}-00000-of-00001.parquet").to_pylist()
+        for split in ("train", "test")
+    }
+    for row in (*expected["train"], *expected["test"]):
+        assert row["image"]["bytes"] == (place / "raw" / row["image_id"]).read_bytes()
+        row["image"] = [row["image_id"], sha256(row["image"]["bytes"]).hexdigest()]
+    assert [len(rows) for rows in expected.values()] == [4, 2]
+    assert len({row["image"][1] for row in expected["train"]}) == 4
     assert with_package[0]["data"] == expected
     assert with_package[0]["streamed data"] == expected
     assert with_package[0]["data by tag"] == expected

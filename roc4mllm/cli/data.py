@@ -5,6 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..inference.score_table import shown
 from .convert import exit_when_told
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             workers=workers,
             strict=args.strict,
         )
-    print("\n".join(told(report, data_set, args.out_dir)), file=sys.stderr)
+    print("\n".join(map(shown, told(report, data_set, args.out_dir))), file=sys.stderr)
     return 0
 
 

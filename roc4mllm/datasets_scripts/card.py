@@ -24,10 +24,11 @@ CARD = """\
 ```python
 from datasets import load_dataset
 
-pictures = load_dataset("{name}", split="{split}")  # or this folder; with streaming=True nothing is copied
+pictures = load_dataset("FOLDER_OR_HUB_NAME", split="{split}")  # with streaming=True nothing is copied
 ```
 
-`roc4mllm train --data` and `roc4mllm evaluate` read it as it is.
+`roc4mllm train --data` and `roc4mllm evaluate` read it as it is: the score as `aesthetics`, and of `attributes` those
+that `--attributes` names.
 
 ## Splits
 
@@ -73,7 +74,6 @@ def data_card(data_set: DataSet, report: "Report") -> str:
         one_line=one_line(data_set, report),
         terms=data_set.terms,
         sharing="" if data_set.may_be_shared else " Do not pass it on: keep a copy on the Hub private.",
-        name=report.data_set,
         split=next(iter(report.rows)),
         protocol=report.protocol,
         protocol_text=data_set.protocols[data_set.protocol(report.protocol)],
@@ -93,8 +93,9 @@ def data_card(data_set: DataSet, report: "Report") -> str:
 
 def one_line(data_set: DataSet, report: "Report") -> str:
     """How much there is of what."""
-    what = "ratings" if data_set.per_rater else "rated pictures"
-    return f"{sum(report.rows.values())} {what}; the score is the {data_set.score}."
+    rows, pictures = sum(report.rows.values()), sum(report.pictures.values())
+    what = "rated pictures" if rows == pictures else f"ratings of {pictures} pictures"
+    return f"{rows} {what}; the score is the {data_set.score}."
 
 
 def card_yaml(data_set: DataSet, report: "Report") -> str:
@@ -105,9 +106,14 @@ def card_yaml(data_set: DataSet, report: "Report") -> str:
     data = DatasetCardData(
         license=data_set.license, pretty_name=data_set.title, tags=["image-aesthetics", report.protocol]
     )
+    if data_set.license == "other" and data_set.homepage.startswith("https://"):  # the Hub wants both of them then
+        data["license_name"], data["license_link"] = f"{data_set.name}-terms", data_set.homepage
+    data["redistribution"] = data_set.may_be_shared  # which `roc4mllm publish` reads, whatever the licence
     data["size_categories"] = [size_category(sum(report.rows.values()))]
-    splits = [SplitInfo(split, report.bytes[split], count) for split, count in report.rows.items()]
+    splits = [SplitInfo(split, report.loaded_bytes[split], count) for split, count in report.rows.items()]
     info = DatasetInfo(features=features(), splits=SplitDict({split.name: split for split in splits}))
+    # load_dataset compares their sum with the free space before it fills the disk
+    info.download_size, info.dataset_size = (sum(sizes.values()) for sizes in (report.bytes, report.loaded_bytes))
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in report.rows]
     data["configs"] = [{"config_name": "default", "data_files": files}]

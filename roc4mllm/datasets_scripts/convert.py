@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +34,7 @@ from .schema import SPLITS
 from .shards import Job, Outcome, finished, write_shard
 from .split_guard import id_set_hash, picture_name
 
-FORMAT = 1  # raised when a conversion changes what it writes; shards of another one are not gone on with
+FORMAT = 2  # raised when a conversion changes what it writes; shards of another one are not gone on with
 
 
 @dataclass
@@ -44,7 +45,9 @@ class Report:
     Args:
         data_set, protocol, version (`str`): What was converted, how it was divided, by which release.
         options (`dict`): Those that change what is written.
-        rows, bytes (`dict[str, int]`): Rows, and bytes of the files, by split.
+        rows, pictures (`dict[str, int]`): Rows, and different names of pictures among them, by split.
+        bytes, loaded_bytes (`dict[str, int]`): Bytes of the files by split, and of what `load_dataset` makes of them,
+            where each row has a picture of its own.
         id_set_hash (`dict[str, str]`): By split, what two splits have in common if and only if they hold the same
             pictures, by name.
         read, outside, resized (`int`): Raw rows, those that the protocol leaves out, and pictures made smaller.
@@ -58,7 +61,9 @@ class Report:
     version: str
     options: dict[str, Any]
     rows: dict[str, int] = field(default_factory=dict)
+    pictures: dict[str, int] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
+    loaded_bytes: dict[str, int] = field(default_factory=dict)
     id_set_hash: dict[str, str] = field(default_factory=dict)
     read: int = 0
     outside: int = 0
@@ -128,7 +133,7 @@ def convert_data(
         report.read, report.outside, report.problems = plan.read, plan.outside, plan.problems
         report.notes, report.absent = raw.notes, raw.absent
         keep_shards_of(work, f"{data_set.name} {protocol} {options} {plan.digest()}")
-        jobs = list(shard_jobs(plan, work / "data", max_side, data_set.per_rater))
+        jobs = list(shard_jobs(plan, work / "data", max_side, plan.by_rater))
         outcomes = {}
         for job, outcome in run_jobs(jobs, workers, plan.num_rows):
             outcomes[job] = outcome
@@ -167,9 +172,11 @@ def check_plan(plan: Plan, raw: RawFolder, strict: bool) -> None:
     if not plan.num_rows:
         found = f"{len(raw.pictures)} files of pictures" if raw.pictures else "no pictures"
         told = plan.problems.summary() or "the tables have no rows"
-        raise ValueError(f"Nothing to write: {os.fspath(raw.path)!r} holds {found}, and of the rows: {told}")
+        raise ValueError(f"Nothing to write: {os.fspath(raw.path)!r} holds {found}{raw.packed()}. Of the rows: {told}")
     if strict and plan.problems.lost():
         raise refusal(plan.problems)
+    if plan.problems.missing and (packed := raw.packed()):
+        raw.notes.append(f"{len(plan.problems.missing)} pictures are missing{packed}")
 
 
 def refusal(problems: Problems) -> ValueError:
@@ -225,7 +232,7 @@ def here(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
 def in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Outcome]]:
     """Run jobs in worker processes, which end with this one."""
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(min(workers, max(len(jobs), 1)), initializer=take_signals_of_worker)
+    executor = ProcessPoolExecutor(min(workers, max(len(jobs), 1)), initializer=begin_worker)
     try:
         waiting = {executor.submit(write_shard, job): job for job in jobs}
         for future in as_completed(waiting):
@@ -233,15 +240,23 @@ def in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Outcome]]
     except BrokenProcessPool as error:
         raise OSError("A worker was killed, by lack of memory or by a picture; run again to go on.") from error
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         for worker in set(multiprocessing.active_children()) - others:
             worker.terminate()  # nothing to do any more, unless this process was interrupted
+        executor.shutdown(cancel_futures=True)
 
 
-def take_signals_of_worker() -> None:
+def begin_worker() -> None:
     """Ctrl-C reaches all processes of a terminal, and only the first has anything to say; it ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has the handler of the command, which raises
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """One that was killed ends nobody: its workers would wait for ever, or write beside those of the next run."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 # What stands beside the shards ---------------------------------------------------------------------------------------
@@ -257,11 +272,13 @@ def finish(work: Path, outcomes: Mapping[Job, Outcome], report: Report, data_set
         ids = pq.read_table(job.path, columns=["image_id"]).column("image_id").to_pylist()
         names.setdefault(split, []).extend(ids)
         report.bytes[split] = report.bytes.get(split, 0) + os.path.getsize(job.path)
+        report.loaded_bytes[split] = report.loaded_bytes.get(split, 0) + outcome.bytes
         job.told.unlink()
     report.rows = {split: len(names[split]) for split in SPLITS if names.get(split)}
+    report.pictures = {split: len(set(names[split])) for split in report.rows}
     report.id_set_hash = {split: id_set_hash(names[split]) for split in report.rows}
-    if data_set.name in DATA_SETS:  # whose names say which picture it is
-        report.notes += shared_names(names)
+    report.notes += shared_names(names, with_folders=data_set.name not in DATA_SETS)
+    report.notes += repeated_pictures(report)
     if not report.rows:
         raise ValueError(f"Nothing to write: {report.problems.summary()}")
     (work / "report.json").write_text(report.to_json(), encoding="utf-8", errors="backslashreplace")
@@ -271,13 +288,26 @@ def finish(work: Path, outcomes: Mapping[Job, Outcome], report: Report, data_set
     (work / "key").unlink()
 
 
-def shared_names(ids: Mapping[str, Sequence[str]]) -> list[str]:
-    """Pictures that stand in two splits under one file name, in whatever folder: the split itself leaks."""
-    names = {split: {picture_name(image_id).rpartition("/")[2] for image_id in found} for split, found in ids.items()}
+def shared_names(ids: Mapping[str, Sequence[str]], with_folders: bool) -> list[str]:
+    """Pictures that stand in two splits, whose division leaks; folders belong to the names in a table of one's own."""
+    names = {split: set(map(picture_name, found)) for split, found in ids.items()}
+    if not with_folders:
+        names = {split: {name.rpartition("/")[2] for name in found} for split, found in names.items()}
     return [
         f"{len(names[first] & names[second])} photographs are in {first} and in {second}, by their file name"
         for first, second in combinations([split for split in SPLITS if split in names], 2)
         if names[first] & names[second]
+    ]
+
+
+def repeated_pictures(report: Report) -> list[str]:
+    """What loading costs where many rows share a picture, which the files hold once."""
+    if report.rows == report.pictures:
+        return []
+    files, loaded = (sum(sizes.values()) / 1e6 for sizes in (report.bytes, report.loaded_bytes))
+    return [
+        "Each picture is stored once in a file, but load_dataset copies it into its cache with every rating: "
+        f"{loaded:,.0f} MB of {files:,.0f} MB. With streaming=True nothing is copied."
     ]
 
 

@@ -40,8 +40,6 @@ class DataSet:
             What a user of it has to know.
         pictures_of (`str`, *optional*, defaults to `name`):
             Whose names its pictures have: data sets that drew from one pool share names, and may share pictures.
-        per_rater (`bool`, *optional*, defaults to `False`):
-            Whether a row is one rating. Rows of one picture are then brought together.
         prefer (`tuple[str, ...]`, *optional*):
             Folders that win where a picture lies in several.
     """
@@ -59,7 +57,6 @@ class DataSet:
     license: str = "other"
     notes: tuple[str, ...] = ()
     pictures_of: str = ""
-    per_rater: bool = False
     prefer: tuple[str, ...] = field(default=())
 
     def protocol(self, name: str | None) -> str:

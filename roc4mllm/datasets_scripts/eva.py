@@ -91,7 +91,6 @@ EVA = DataSet(
     score="mean of 30 to 46 votes, from 0 to 10",
     homepage="https://github.com/kang-gnak/eva-dataset",
     terms="CC0-1.0 for the authors' part; the photographs are AVA's.",
-    license="cc0-1.0",
     citation="C. Kang, G. Valenzise, F. Dufaux. EVA: An Explainable Visual Aesthetics Dataset. ATQAM/MAST at ACM "
     "Multimedia 2020.",
     notes=(

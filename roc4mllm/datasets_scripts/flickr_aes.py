@@ -74,7 +74,6 @@ FLICKR_AES_WORKERS = DataSet(
     terms=TERMS,
     citation=CITATION,
     pictures_of="flickr",
-    per_rater=True,
 )
 
 __all__ = ["FLICKR_AES", "FLICKR_AES_WORKERS"]

@@ -139,7 +139,6 @@ PARA_RATERS = DataSet(
         "no model here reads it. `rater_id` is their userId in PARA-UserInfo.csv of the download.",
     ),
     pictures_of="para",
-    per_rater=True,
 )
 
 __all__ = ["PARA", "PARA_RATERS"]

@@ -11,6 +11,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,10 @@ UNREADABLE = {".7z", ".rar"}
 MAX_RATIO = 30  # unpacked by packed bytes: pictures reach 1.1, tables of numbers 10
 FREE_BYTES = 256 * 1024 * 1024  # on top of it, for small archives of tables
 PIECE = 1024 * 1024
+DAMAGED = (  # what reading a damaged archive raises; an `OSError` may also be a full disk
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, io.UnsupportedOperation, EOFError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
 
 
 def archive_stem(path: Path) -> str | None:
@@ -47,6 +52,10 @@ def unpack(archive: Path, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     parts = parts_of(archive)
+    if archive.with_suffix(".z01").is_file():
+        raise ValueError(
+            f"{archive.name} is the end of a zip in pieces; join them: zip -s 0 {archive.name} --out NEW.zip"
+        )
     left = MAX_RATIO * sum(part.stat().st_size for part in parts) + FREE_BYTES
     try:
         for name, content in members(archive, parts):
@@ -58,7 +67,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     if left < 0:
                         raise ValueError(f"{archive.name} holds far more than pictures would: is it a bomb?")
                     file.write(piece)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         hint = "unpack it by hand with the password of its owners" if "password" in str(error) else "fetch it again"
         raise ValueError(f"{archive.name} cannot be unpacked ({error}); {hint}.") from error
     except FileExistsError as error:
@@ -124,7 +133,7 @@ class JoinedParts(io.RawIOBase):
         """Go to a position of the whole."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.starts[-1]}[whence]
         if base + offset < 0:
-            raise OSError("position before the start")
+            raise io.UnsupportedOperation("it points before its own start")
         self.at = base + offset
         return self.at
 
@@ -146,4 +155,4 @@ class JoinedParts(io.RawIOBase):
         super().close()
 
 
-__all__ = ["UNREADABLE", "archive_stem", "unpack"]
+__all__ = ["UNREADABLE", "archive_stem", "parts_of", "unpack"]

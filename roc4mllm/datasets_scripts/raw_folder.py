@@ -6,14 +6,18 @@ authors' archive had it. Of pictures only names are kept, a hundred bytes each.
 """
 
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from .raw_archives import UNREADABLE, archive_stem, unpack
+from .raw_archives import UNREADABLE, archive_stem, parts_of, unpack
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+PICTURE_ENDINGS = (
+    ".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"
+)  # fmt: skip
 SPELLINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", "")  # tried where a name is found under none
 
 
@@ -37,13 +41,16 @@ class RawFolder:
         self.notes: list[str] = []
         self.absent: dict[str, list[str]] = {}
         self.files: list[Path] = []
+        self.unpacked: set[Path] = set()
         self.folders: list[str] = []
         self.pictures: dict[str, int | tuple[int, ...]] = {}  # numbers of folders by name
         self.rank = {part.casefold(): number for number, part in enumerate(prefer)}
         self._walk(str(self.path))
         if unpack_to is not None:
             for number, archive in enumerate([file for file in self.files if archive_stem(file)]):
-                self._unpack(archive, unpack_to / f"{number}-{archive_stem(archive)}")
+                status = archive.stat()  # one that was fetched again is not taken for that of an interrupted run
+                name = f"{number}-{archive_stem(archive)}-{status.st_size}-{status.st_mtime_ns}"
+                self._unpack(archive, unpack_to / name)
         if path.is_file():
             self.files = [path]
 
@@ -81,6 +88,7 @@ class RawFolder:
 
     def _unpack(self, archive: Path, folder: Path) -> None:
         """Take up what an archive holds, unless it is unpacked beside it already."""
+        self.unpacked.update(parts_of(archive))
         if not (archive.parent / str(archive_stem(archive))).is_dir():
             unpack(archive, folder)
             self._walk(str(folder))
@@ -123,7 +131,7 @@ class RawFolder:
             ValueError: If none does.
         """
         if (found := self.find(*patterns)) is None:
-            raise ValueError(f"{os.fspath(self.path)!r} holds no {' or '.join(patterns)}{self._packed()}.")
+            raise ValueError(f"{os.fspath(self.path)!r} holds no {' or '.join(patterns)}{self.packed()}.")
         return found
 
     def need_some(self, patterns: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
@@ -136,15 +144,16 @@ class RawFolder:
         found = {split: self.find(pattern) for split, pattern in patterns.items()}
         if not any(found.values()):
             tried = ", ".join(patterns.values())
-            raise ValueError(f"{os.fspath(self.path)!r} holds none of {tried}{self._packed()}.")
+            raise ValueError(f"{os.fspath(self.path)!r} holds none of {tried}{self.packed()}.")
         for split, file in found.items():
             if file is None:
                 self.notes.append(f"{patterns[split]} is not there, so there are no rows of {split}")
             else:
                 yield split, file
 
-    def _packed(self) -> str:
-        packed = [file.name for file in self.files if {*map(str.lower, file.suffixes)} & UNREADABLE]
+    def packed(self) -> str:
+        """What is still packed, as the end of a message: formats that are not read, and archives in archives."""
+        packed = [file.name for file in self.files if file not in self.unpacked and is_packed(file)]
         return f"; {packed[0]} has to be unpacked by hand first" if packed else ""
 
     # ---- pictures ---------------------------------------------------------------------------------------------------
@@ -156,24 +165,59 @@ class RawFolder:
         Args:
             image (`str`): Its name, with or without ending, and as much of its path as is known.
         """
-        if "/" in image and ".." not in image and os.path.isfile(path := os.path.join(self.path, image)):
-            return path
-        folder, _, name = image.replace("\\", "/").rpartition("/")
+        return next(iter(self.places(image)), None)
+
+    def places(self, image: str) -> list[str]:
+        """
+        Paths of a picture, several where nothing tells which of them is meant.
+
+        Args:
+            image (`str`): As for [`~RawFolder.locate`].
+        """
+        image = image.replace("\\", "/")
+        if "/" in image and (path := self._inside(image)):
+            return [path]
+        folder, _, name = image.rpartition("/")
         if (known := self.pictures.get(name)) is None:
-            stem, ending = os.path.splitext(name)
-            stem = stem if ending.lower() in PICTURE_ENDINGS else name
-            name = next((stem + spelling for spelling in SPELLINGS if stem + spelling in self.pictures), name)
+            name = next((spelling for spelling in spellings(name) if spelling in self.pictures), name)
             known = self.pictures.get(name)
         if known is None:
-            return None
-        number = known if isinstance(known, int) else min(known, key=lambda number: self._order(number, folder))
-        return f"{self.folders[number]}/{name}"
+            return [path] if (path := self._inside(image)) else []
+        numbers = [known] if isinstance(known, int) else self._best(known, folder)
+        return [f"{self.folders[number]}/{name}" for number in numbers]
 
-    def _order(self, number: int, wanted: str) -> tuple[bool, int, int]:
-        """Of several folders: the one that was named, then the preferred one, then the first that was met."""
-        folder = self.folders[number]
+    def _inside(self, image: str) -> str | None:
+        """The file that stands exactly there, if that is below the folder."""
+        path = os.path.join(self.path, image)
+        return path if not is_absolute(image) and ".." not in image.split("/") and os.path.isfile(path) else None
+
+    def _best(self, numbers: tuple[int, ...], wanted: str) -> list[int]:
+        """Of several folders: the one that was named, then the preferred one, then those that were met first."""
+        order = {number: self._order(self.folders[number], wanted) for number in numbers}
+        first = min(order.values())
+        return [number for number in numbers if order[number] == first]
+
+    def _order(self, folder: str, wanted: str) -> tuple[bool, int]:
         rank = min((rank for part, rank in self.rank.items() if part in folder.casefold()), default=len(self.rank))
-        return not (wanted and folder.endswith(f"/{wanted}")), rank, number
+        return not (wanted and folder.endswith(f"/{wanted}")), rank
 
 
-__all__ = ["RawFolder"]
+def is_packed(file: Path) -> bool:
+    """Whether a file is an archive, of a kind that is unpacked here or not."""
+    return bool({*map(str.lower, file.suffixes)} & UNREADABLE) or archive_stem(file) is not None
+
+
+def is_absolute(image: str) -> bool:
+    """Whether a path, with slashes, is one of a machine."""
+    return image.startswith("/") or re.match("[A-Za-z]:/", image) is not None
+
+
+def spellings(name: str) -> Iterator[str]:
+    """What a picture may be called instead: with another ending, in the other form of Unicode that macOS writes."""
+    stem, ending = os.path.splitext(name)
+    stem = stem if ending.lower() in PICTURE_ENDINGS else name
+    for form in dict.fromkeys((stem, *(unicodedata.normalize(form, stem) for form in ("NFC", "NFD")))):
+        yield from (form + spelling for spelling in dict.fromkeys((*SPELLINGS, ending)))
+
+
+__all__ = ["RawFolder", "is_absolute"]

@@ -7,9 +7,11 @@ a row with a `problem`, and never left out in silence.
 """
 
 import csv
+import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +57,7 @@ def read_lines(path: Path) -> Iterator[str]:
         start = file.read(2)
         file.seek(0)
         if start in UTF_16_MARKS:
-            yield from file.read().decode("utf-16").splitlines(keepends=True)
+            yield from io.StringIO(file.read().decode("utf-16"), newline="\n")  # no other line end than that
             return
         if start == b"\xef\xbb":
             file.seek(3)
@@ -120,14 +122,19 @@ def read_table(
 
 def read_header(path: Path, delimiter: str = ",") -> list[str]:
     """Names of the columns of a table."""
-    first = next(csv.reader(read_lines(path), delimiter=delimiter, skipinitialspace=True), [])
+    try:
+        first = next(csv.reader(read_lines(path), delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise ValueError(f"{path.name}, line 1: {error}; save it with the line ends of Unix or Windows") from error
     return [cell.strip() for cell in first]
 
 
 def check_columns(path: Path, columns: Sequence[str], need: Sequence[str]) -> None:
-    """Refuse a table without the columns that are read."""
+    """Refuse a table without the columns that are read, or with several of one name."""
     if missing := [name for name in need if name not in columns]:
         raise ValueError(f"{path.name} has no column {', '.join(missing)}; it has {', '.join(columns) or 'nothing'}.")
+    if twice := [name for name in need if columns.count(name) > 1]:
+        raise ValueError(f"{path.name} has several columns {', '.join(twice)}; which one is meant? Rename the other.")
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
@@ -174,7 +181,7 @@ def read_spreadsheet(path: Path, need: Sequence[str] = ()) -> Iterator[RawRow]:
         with zipfile.ZipFile(path) as archive:
             texts = shared_texts(archive)
             sheet = parse_part(archive, "xl/worksheets/sheet1.xml")
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ElementTree.ParseError) as error:
         raise ValueError(f"{path.name} is not a spreadsheet that can be read: {error}") from error
     names: list[str] = []
     for row in sheet.iter(f"{SHEET}row"):

@@ -83,6 +83,7 @@ class Plan:
         read (`int`): Number of rows that the raw files have.
         outside (`int`): Number of those that the protocol leaves out.
         problems ([`Problems`]): Of the rows that cannot be written.
+        by_rater (`bool`): Whether rows are ratings, and those of a picture follow each other.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class Plan:
     read: int
     outside: int
     problems: Problems
+    by_rater: bool
 
     @property
     def num_rows(self) -> int:
@@ -120,7 +122,7 @@ def make_plan(
     """
     problems, outside, read = Problems(), 0, 0
     shards = Shards(folder, shard_bytes)
-    writer = Buckets(shards) if data_set.per_rater else shards
+    writer: Shards | Buckets = shards
     seen: dict[int, int] = {}
     fixed = {"source": data_set.name, "split_protocol": data_set.protocol_name(protocol)}
     rows = tqdm(
@@ -138,8 +140,9 @@ def make_plan(
             continue
         key = hash((row["image_id"], row["rater_id"]))
         if key in seen:
-            first = f"the same as {found.unit} {seen[key]}"
-            problems.duplicates.append({"where": found.where, "image_id": row["image_id"], "reason": first})
+            told = ", and no rater_id tells ratings apart" if row["rater_id"] is None else " and rater"
+            reason = f"{found.unit} {seen[key]} is of the same picture{told}"
+            problems.duplicates.append({"where": found.where, "image_id": row["image_id"], "reason": reason})
             continue
         seen[key] = found.line
         problems.note_minus_one(row)
@@ -148,9 +151,11 @@ def make_plan(
             problems.missing.append({"where": found.where, "image_id": row["image_id"], "picture": row["image"]})
         else:
             row.update(where=found.where, file=file, size=status.st_size, changed=status.st_mtime_ns)
+            if row["rater_id"] is not None and writer is shards and not shards.waiting:
+                writer = Buckets(shards)  # the first row tells
             writer.add(row)
     writer.close()
-    return Plan(folder, shards.counts, read, outside, problems)
+    return Plan(folder, shards.counts, read, outside, problems, by_rater=writer is not shards)
 
 
 def checked_row(data_set: DataSet, found: RawRow, fixed: dict[str, str]) -> Row | None:

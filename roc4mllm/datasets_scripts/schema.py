@@ -35,6 +35,8 @@ Range: TypeAlias = tuple[float, float]
 SPLITS = ("train", "validation", "test")
 ROUNDING = 1e-6  # share of a range by which a number may leave it in floating point
 SHARE_ROUNDING = 1e-3  # by which shares that were written with few decimals may miss a sum of 1
+MAIN = "aesthetics"  # what training and evaluation call the score itself, beside the names of attributes
+MOST_VOTES = 2**31 - 1  # what the columns of counts hold
 
 
 @functools.cache
@@ -224,6 +226,8 @@ def check_votes(votes: Sequence[int], name: str) -> None:
         raise ValueError(f"{name}votes are {votes}; expected a whole number of at least 0 for each level")
     if not any(votes):
         raise ValueError(f"{name}votes are all 0")
+    if sum(votes) > MOST_VOTES:
+        raise ValueError(f"{name}votes sum to more than {MOST_VOTES}")
 
 
 def check_distribution(row: Row) -> None:
@@ -233,8 +237,8 @@ def check_distribution(row: Row) -> None:
         raise ValueError(f"distribution is {given}; expected shares that sum to 1")
     if votes is not None and given is not None and len(votes) != len(given):
         raise ValueError(f"distribution has {len(given)} levels, but votes {len(votes)}")
-    if count is not None and (type(count) is not int or count < 1):
-        raise ValueError(f"num_ratings is {count!r}; expected a whole number of at least 1")
+    if count is not None and (type(count) is not int or not 1 <= count <= MOST_VOTES):
+        raise ValueError(f"num_ratings is {count!r:.20}; expected a whole number from 1 to {MOST_VOTES}")
     if votes is not None and count is not None and count != sum(votes):
         raise ValueError(f"num_ratings is {count}, but the votes sum to {sum(votes)}")
 
@@ -249,6 +253,8 @@ def check_attributes(attributes: Sequence[Row]) -> None:
             raise ValueError(f"{entry['name']}: no score; leave out an attribute that was not rated")
     if len(set(names)) < len(names):
         raise ValueError(f"attributes are {names}; expected distinct names")
+    if MAIN in names:
+        raise ValueError(f"an attribute is called {MAIN!r}, as the score itself is; make it the score, or rename it")
 
 
 __all__ = ["SPLITS", "Range", "Row", "attribute", "check_row", "features", "picture_row"]

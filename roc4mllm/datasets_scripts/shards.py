@@ -50,9 +50,13 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of a shard: its rows, those whose picture is unreadable, and the pictures made smaller."""
+    """
+    What became of a shard: its rows, the bytes they take where each has its picture, those whose picture is
+    unreadable, and the pictures made smaller.
+    """
 
     rows: int = 0
+    bytes: int = 0
     resized: int = 0
     unreadable: list[dict[str, str]] = field(default_factory=list)
 
@@ -75,6 +79,7 @@ def write_shard(job: Job) -> Outcome:
             for group in row_groups(batch, job, outcome):
                 writer.write_batch(group)
                 outcome.rows += group.num_rows
+                outcome.bytes += group.nbytes
     os.replace(partial, job.path)
     partial_told = Path(f"{job.told}.partial")
     partial_told.write_text(json.dumps(asdict(outcome)), encoding="utf-8")

@@ -35,7 +35,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 GUARD_FILE = "trained_on.safetensors"
 EDGE_BYTES = 16 * 1024  # of either end of a file: no two photographs share them, and a gigabyte need not be read
-PICTURE_ENDING = re.compile(r"\.(jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
+PICTURE_ENDING = re.compile(r"\.(jpe?g|jfif|jp2|png|bmp|webp|gif|tiff?|avif|hei[cf])$", re.IGNORECASE)
 FIRST_NAMES = 5
 UNNAMED = "csv"  # what tables are called whose owner gave no name
 NONE = 0  # stands for no hash, and is left out of comparisons

@@ -3,6 +3,9 @@ A folder goes to the Hub: planned, shown, checked, and uploaded as one commit.
 
 The commit holds everything or nothing, so that no revision is half a model. What was uploaded before a connection
 broke stays in the Hub's storage, and is not sent again when the same is published again.
+
+That was tried by git-lfs (`HF_HUB_DISABLE_XET=1`), which mirrors and other servers have. What the Hub's own storage,
+Xet, does when a connection breaks is up to huggingface_hub, and no test goes that road.
 """
 
 from collections.abc import Iterator

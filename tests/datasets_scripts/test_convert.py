@@ -5,6 +5,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -25,6 +29,7 @@ from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError, 
 
 TABLE = generic_csv((1, 10), name="mine")
 NUMBER = 12
+SAME = "line {} is of the same picture, and no rater_id tells ratings apart"
 
 
 @pytest.fixture
@@ -147,7 +152,7 @@ def test_everything_that_is_left_out_is_counted_and_listed(broken, convert):
         ("mine.csv, line 19", "split is 'dev2'; expected train, validation, test"),
     ]
     assert problems.missing == [{"where": "mine.csv, line 14", "image_id": "gone.jpg", "picture": "gone.jpg"}]
-    assert problems.duplicates == [{"where": "mine.csv, line 15", "image_id": "4.jpg", "reason": "the same as line 6"}]
+    assert problems.duplicates == [{"where": "mine.csv, line 15", "image_id": "4.jpg", "reason": SAME.format(6)}]
     assert [entry["image_id"] for entry in problems.unreadable] == ["5.jpg", "6.jpg"]
     assert problems.unreadable[1]["reason"].startswith("not a picture")
     assert sum(map(len, problems.lost().values())) + sum(report.rows.values()) == report.read
@@ -171,7 +176,7 @@ def test_strict_stops_at_a_picture_that_cannot_be_read(raw, tmp_path, workers, s
 
 def test_without_any_picture_the_error_says_so(write, tmp_path):
     write({"mine.csv": "path,score\na.jpg,3\n"})
-    with pytest.raises(ValueError, match=r"holds no pictures, and of the rows: 1 missing, the first: .*a.jpg"):
+    with pytest.raises(ValueError, match=r"holds no pictures. Of the rows: 1 missing, the first: .*a.jpg"):
         convert_data(TABLE, tmp_path / "raw", tmp_path / "out")
     write({"a.jpg": "no picture"})
     with pytest.raises(ValueError, match="Nothing to write: 1 unreadable"):
@@ -191,6 +196,35 @@ def test_two_workers_write_what_one_does(broken, convert, small_shards):
     assert content(one.folder) == content(two.folder)
     assert len(list(one.folder.glob("data/train-*-of-00003.parquet"))) == 3
     assert not multiprocessing.active_children()
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    code = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from roc4mllm.datasets_scripts.convert import begin_worker
+executor = ProcessPoolExecutor(2, initializer=begin_worker)
+print(*{executor.submit(os.getpid).result() for _ in range(9)}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    workers = [int(number) for number in done.stdout.split()]
+    assert workers, done.stderr
+    for _ in range(200):
+        if not (left := [number for number in workers if is_running(number)]):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"processes {left} are left")
+
+
+def is_running(number):
+    """Whether there is a process that has not ended; one that nobody waits for counts as ended."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{number}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_an_interrupted_run_goes_on(broken, convert, tmp_path, monkeypatch, small_shards):

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from roc4mllm.datasets_scripts.generic_csv import generic_csv
+from roc4mllm.datasets_scripts.card import data_card
+from roc4mllm.datasets_scripts.convert import Report
 from roc4mllm.datasets_scripts.para import EMOTIONS, FURTHER, LEVELS
 from roc4mllm.datasets_scripts.registry import DATA_SETS
+from roc4mllm.hub.data_terms import card_head, data_terms
 
 AVA_LISTS = "AVA_dataset/aesthetics_image_lists"
 AVA_FILES = {
@@ -387,46 +389,6 @@ def test_oasis_beauty(write, add_pictures, convert):
     assert row["tags"] == ["Bar", "Scene"]
 
 
-# Any table -----------------------------------------------------------------------------------------------------------
-
-
-def test_any_table(write, add_pictures, convert):
-    text = "Path;MOS;light;r1;r2;r3;split;theme;caption\n"
-    text += "a.jpg;2.0;1;0;3;0;val;sky;wide\nb.jpg;;;1;0;0;;;\nc.jpg;;;;;;;;so\n"
-    write({"mine.csv": text})
-    add_pictures(["a.jpg", "b.jpg", "c.jpg"], "raw")
-    rows = convert(generic_csv((1, 3), name="mine", attributes=["light"])).by_id
-    a, b, c = rows["a.jpg"], rows["b.jpg"], rows["c.jpg"]
-    assert (a["score"], a["votes"], a["split"], a["theme"], a["comments"]) == (
-        2,
-        [0, 3, 0],
-        "validation",
-        "sky",
-        ["wide"],
-    )
-    assert attributes(a) == {"light": (1, [1, 3])}
-    assert (b["score"], b["votes"], b["split"], b["attributes"]) == (1, [1, 0, 0], "train", [])
-    assert (c["score"], c["comments"]) == (None, ["so"])
-    assert {row["source"] for row in rows.values()} == {"mine"}
-    assert {row["split_protocol"] for row in rows.values()} == {"mine-own"}
-
-
-def test_any_table_with_columns_of_other_names(write, add_pictures, convert):
-    write({"a.csv": "photo,quality,score\n1.jpg,3,x\n", "b.csv": "photo\n"})
-    add_pictures(["1.jpg"], "raw")
-    data_set = generic_csv((1, 5), columns={"image": "photo", "score": "quality"})
-    with pytest.raises(ValueError, match=r"Expected one .csv or .tsv file, found 2: a.csv, b.csv"):
-        convert(data_set)
-    assert convert(data_set, raw="raw/a.csv").rows[0]["score"] == 3
-    for wrong, message in (({"picture": "photo"}, "No role picture"), ({"score": "mos"}, "No column 'mos' for score")):
-        with pytest.raises(ValueError, match=message):
-            convert(generic_csv((1, 5), columns={"image": "photo"} | wrong), "again", raw="raw/a.csv")
-    with pytest.raises(ValueError, match="No column of pictures"):
-        convert(generic_csv((1, 5)), "again", raw="raw/a.csv")
-    with pytest.raises(ValueError, match="has no column light"):
-        convert(generic_csv((1, 5), columns={"image": "photo"}, attributes=["light"]), "again", raw="raw/a.csv")
-
-
 # All -----------------------------------------------------------------------------------------------------------------
 
 
@@ -439,3 +401,19 @@ def test_every_data_set_says_what_a_card_needs(data_set):
     assert data_set.protocol(None) == data_set.protocol(data_set.protocol_name(next(iter(data_set.protocols))))
     with pytest.raises(ValueError, match=f"{data_set.title} has no protocol 'none'; it has"):
         data_set.protocol("none")
+
+
+@pytest.mark.parametrize("data_set", DATA_SETS.values(), ids=lambda data_set: data_set.name)
+def test_a_card_says_whether_the_data_may_be_passed_on(data_set):
+    counts = {"train": 1}
+    report = Report(data_set.name, data_set.protocol_name(next(iter(data_set.protocols))), "0", {"max_side": None})
+    for name in ("rows", "pictures", "bytes", "loaded_bytes", "id_set_hash"):
+        setattr(report, name, counts)
+    card = data_card(data_set, report)
+    terms = data_terms(card)  # what `roc4mllm publish` goes by
+    assert terms.may_be_shared is data_set.may_be_shared is False  # of none are the pictures free
+    assert terms.text.startswith(data_set.terms)
+    head = card_head(card)
+    assert head["license"] != "other" or (head["license_name"], head["license_link"]) == (
+        f"{data_set.name}-terms", data_set.homepage
+    )  # fmt: skip

@@ -57,6 +57,8 @@ def test_what_cannot_be_unpacked_is_named(write):
         ("wrong/12.jpg", "images/12.jpg"),
         ("15.jpg", None),
         ("../outside.jpg", None),
+        ("images/../../outside.jpg", None),
+        ("/etc/hostname", None),
     ],
 )
 def test_pictures(write, name, found):
@@ -189,6 +191,28 @@ def test_damaged_twice_named_and_locked_archives_are_refused(write, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             unpack(folder / f"{name}.zip", tmp_path / "there")
+
+
+def test_damage_inside_an_archive_and_one_of_which_only_the_end_is_there(write, tmp_path):
+    numbers = b"".join(b"%d," % (number * number) for number in range(9000))
+    damaged = bytearray(zipped({"numbers.txt": numbers}))
+    damaged[2000:2050] = bytes(50)
+    folder = write({"bad.zip": bytes(damaged), "end.zip": zipped(FILES)[60:], "p.z01": b"PK", "p.zip": b"PK"})
+    for name, message in (("bad", "fetch it again"), ("end", "fetch it again"), ("p", "join them: zip -s 0 p.zip")):
+        with pytest.raises(ValueError, match=message):
+            unpack(folder / f"{name}.zip", tmp_path / "there")
+
+
+def test_an_archive_in_an_archive_is_named(write, tmp_path):
+    raw = RawFolder(write({"all.zip": zipped({"inner.zip": zipped(FILES)})}), tmp_path / "unpacked")
+    with pytest.raises(ValueError, match=r"holds no ratings.csv; inner.zip has to be unpacked by hand first"):
+        raw.need("ratings.csv")
+
+
+def test_an_archive_that_was_fetched_again_is_unpacked_again(write, tmp_path):
+    assert len(RawFolder(write({"all.zip": zipped(FILES)}), tmp_path / "unpacked").pictures) == 1
+    again = write({"all.zip": zipped(FILES | {"images/2.jpg": b"two"})})
+    assert len(RawFolder(again, tmp_path / "unpacked").pictures) == 2
 
 
 @pytest.mark.parametrize("name, stem", [("a.zip", "a"), ("a.ZIP.001", "a"), ("a.zip.002", None), ("a.jpg", None)])
