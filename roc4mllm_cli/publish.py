@@ -12,8 +12,8 @@ def add_command(commands: Commands) -> None:
         "data set with the card it has. Before that a model is loaded in a fresh process without roc4mllm and scores "
         "a picture. Pickles, scripts and paths of this machine are refused by name.",
         epilog="HF_TOKEN (or hf auth login) says who you are, HF_ENDPOINT which Hub; one that has no Xet storage "
-        "needs HF_HUB_DISABLE_XET=1. Where a connection broke, publish again: what arrived is not sent twice. Prints "
-        "the address of the commit.",
+        "needs HF_HUB_DISABLE_XET=1. Where a connection broke, publish again: what arrived is not sent twice (tried "
+        "by git-lfs, not by Xet). Prints the address of the commit.",
         allow_abbrev=False,
     )
     parser.add_argument("kind", choices=("model", "dataset"), metavar="KIND", help="model (or adapter), dataset")

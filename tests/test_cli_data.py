@@ -109,6 +109,17 @@ def test_columns_of_other_names_and_smaller_pictures(here):
     assert (row["score"], row["attributes"][0]["name"], row["source"]) == (3, "light", "csv")
 
 
+def test_pictures_made_smaller_need_a_name_to_be_known_again(capsys, here):
+    options = ["--score-range", "1", "10", "--max-side", "16", "--workers", "1"]
+    assert main(["data", "csv", "raw", "unnamed", *options]) == 0
+    assert "4 pictures were made smaller: evaluate knows them again" in capsys.readouterr().err
+    assert main(["data", "csv", "raw", "named", *options, "--source", "mine"]) == 0
+    assert "made smaller" not in capsys.readouterr().err
+    (here / "raw" / "evil\x1b[2J.csv").write_text("path,score\n0.jpg,3\nbad\x1b[2J.jpg,3\n")
+    assert main(["data", "csv", "raw/evil\x1b[2J.csv", "evil", "--score-range", "1", "10"]) == 0
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_without_the_libraries_the_extra_is_named(capsys, monkeypatch):
     import sys
 

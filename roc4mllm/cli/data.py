@@ -88,6 +88,11 @@ def told(report: "Report", data_set: "DataSet", folder: str) -> list[str]:
     lines += report.problems.summary().splitlines()
     lines += [f"{len(ids)} pictures {name}" for name, ids in report.absent.items()]
     lines += report.notes
+    if report.data_set == GENERIC and report.resized:
+        lines.append(
+            f"{report.resized} pictures were made smaller: evaluate knows them again beside the originals only by the "
+            "name of their data set; give one (--source NAME)"
+        )
     lines += [] if data_set.may_be_shared else [f"terms: {data_set.terms}"]
     return lines
 

@@ -72,11 +72,11 @@ def read_words(path: Path, columns: Sequence[str]) -> Iterator[RawRow]:
     """Rows of words between any blanks, without a header; the last column takes what is left over."""
     width = len(columns)
     for number, line in enumerate(read_lines(path), start=1):
-        words = line.split(None, width - 1) if columns[-1] == "name" else line.split()
+        words = line.strip().split(None, width - 1) if columns[-1] == "name" else line.split()
         if not words:
             continue
         problem = "" if len(words) == width else f"{len(words)} words, expected {width}: {', '.join(columns)}"
-        fields = dict(zip(columns, (word.strip() for word in words), strict=False))
+        fields = dict(zip(columns, words, strict=False))
         yield RawRow(path.name, number, fields, problem)
 
 
