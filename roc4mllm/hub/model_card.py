@@ -19,7 +19,7 @@ CARD = """\
 
 # {title}
 
-{kind}. A picture goes in, a score comes out; **{direction}**.
+{kind}. A picture goes in, a score comes out; **{direction}**.{caution}
 
 | attribute | lowest score | highest score |
 |---|---:|---:|
@@ -65,6 +65,12 @@ Both take `revision=`: give a commit where scores must never change.
 {citation}
 """
 
+UNCALIBRATED = """
+
+**Uncalibrated theme branch.** The original normalises by statistics of each batch and publishes none; this model goes
+without. `roc4mllm convert tanet FILE DIR --calibrate PICTURES` measures them.\
+"""
+
 PAPERS = {  # by model_type
     "roc4mllm": "*Regression Over Classification: Assessing Image Aesthetics via Multimodal Large Language Models*, "
     "AAAI 2026",
@@ -107,6 +113,7 @@ def model_card(facts: CardFacts) -> str:
         yaml=card_yaml(facts),
         title=facts.repo.rpartition("/")[2],
         kind=kind_of(facts),
+        caution=UNCALIBRATED if getattr(config, "theme_calibrated", None) is False else "",
         direction="higher is better" if getattr(config, "higher_is_better", True) else "lower is better",
         ranges=lines(
             f"| {name} | {low:g} | {high:g} |" for name, (low, high) in zip(config.attributes, ranges, strict=True)
@@ -156,7 +163,7 @@ def base_licence(facts: CardFacts) -> str:
     if facts.base_model:
         return f"that of [{facts.base_model}](https://huggingface.co/{facts.base_model})"
     if facts.config.model_type != "roc4mllm":
-        return FAMILIES[facts.config.model_type].base_model
+        return f"none is recorded; of the published weights it is: {FAMILIES[facts.config.model_type].base_model}"
     return f"a {facts.config.mllm_config.model_type} model, of which no name is recorded"
 
 

@@ -1,5 +1,6 @@
 """Folders to the Hub: what goes, what must not, what the card says, and how it travels, against a small Hub."""
 
+import copy
 import json
 import shutil
 import time
@@ -7,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from family_weights import original
 from hub_server import HubServer, client
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from safetensors.numpy import save_file
 from tiny import scorer_parts
 
 from roc4mllm import add_lora, load_scorer
+from roc4mllm.hub.conversion_card import FAMILIES
 from roc4mllm.hub.data_terms import data_terms
+from roc4mllm.hub.model_card import PAPERS
 from roc4mllm.hub.publish import plan_dataset, plan_model, upload
 from roc4mllm.trainer.evaluation_results import Evaluation, PredictedPicture, measure_attribute
+from roc4mllm.trainer.image_scorers import new_image_processor
 
 # huggingface_hub 2.4 sends large files by an argument that httpx has renamed (`_upload_single_part` in its lfs.py).
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -177,6 +182,25 @@ def test_card_tells_ranges_data_figures_and_licences(folder, evaluation):
     ):
         assert text in card.text
     assert "/data" not in card.content
+
+
+@pytest.mark.parametrize("family", ["tanet", "eat", "elta"])
+def test_what_scores_a_picture_alone_is_published_with_a_card_of_its_family(tmp_path, family):
+    model, _ = original(family, "AVA")
+    if family == "tanet":
+        model = copy.deepcopy(model)
+        model.config.theme_calibrated = False
+    image_processor = new_image_processor(model.config)
+    load_scorer(model, image_processor=image_processor).save_pretrained(tmp_path / "scorer")
+    plan = plan_model(tmp_path / "scorer", "ann/scorer")
+    assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"} <= set(plan.files)
+    assert {f"modeling_{family}.py", f"configuration_{family}.py", "pipeline_image_aesthetics.py"} <= set(plan.files)
+    card = ModelCard(plan.files["README.md"].decode())
+    assert FAMILIES[family].kind in card.text
+    assert PAPERS[family] in card.text
+    assert "| aesthetics | 1 | 10 |" in card.text
+    assert "- base model: none is recorded; of the published weights it is: " in card.text
+    assert ("Uncalibrated theme branch" in card.text) == (family == "tanet")
 
 
 def test_card_of_a_person_is_kept_unless_asked(folder, evaluation):
