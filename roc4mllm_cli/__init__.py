@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import convert, data, evaluate, explain, filter, models, personalize, publish, report, score, train
+from . import convert, data, demo, evaluate, explain, filter, models, personalize, publish, report, score, train
 
 COMMANDS = (
     score,
@@ -29,6 +29,7 @@ COMMANDS = (
     evaluate,
     personalize,
     explain,
+    demo,
     convert,
     data,
     publish,
