@@ -72,7 +72,7 @@ def serve_demo(
 
     Raises:
         ImportError: If Gradio is not installed, or too old.
-        OSError: If the port is taken.
+        OSError: If it cannot listen there.
     """
     check_gradio()
     with TemporaryDirectory(prefix="roc4mllm-demo-", ignore_cleanup_errors=True) as folder:
@@ -80,17 +80,23 @@ def serve_demo(
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
         gradio = importlib.import_module("gradio")
         page = build_page(gradio, scorer, max_files)
+        address = {"server_name": host, "server_port": port, "share": share}
+        limits = {"max_file_size": max_megabytes * 2**20}
+        body = (max_files + 1) * max_megabytes * 2**20  # of all files of one drop, and what stands between them
         try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                share=share,
-                max_file_size=max_megabytes * 2**20,
-                **fixed_options(gradio, max_bytes=(max_files + 1) * max_megabytes * 2**20),
-            )
+            launch(page, **address, **limits, **fixed_options(gradio, max_bytes=body))
             yield page
         finally:
             page.close(verbose=False)
+
+
+def launch(page: Any, **options: Any) -> None:
+    """Begin to serve; Gradio's own error speaks of arguments that the user never gave."""
+    try:
+        page.launch(**options)
+    except OSError as error:
+        place = f"{options['server_name']}, port {options['server_port'] or '7860 or one of the next 99'}"
+        raise OSError(f"cannot listen on {place}: taken, or not of this machine; choose another") from error
 
 
 def fixed_options(gradio: Any, max_bytes: int) -> dict[str, Any]:

@@ -17,10 +17,12 @@ import shutil
 import socket
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+import PIL
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
@@ -166,7 +168,7 @@ def explanation(visit: Visit) -> None:
 
 
 def keyboard(visit: Visit) -> None:
-    """With Tab, Enter, Space and arrows alone: comment, download, compare, explain; each stop is seen to be one."""
+    """With Tab, Enter and Space alone: comment, download, compare, explain; each stop is seen to be one."""
     visit.open("wide")
     visit.drop(PHOTOS / "coffee.png", PHOTOS / "brick.png", PHOTOS / "rocket.jpg")
     visit.until(lambda: "3 of 3 scored" in visit.text("#scores [role=status]"), "three cards")
@@ -175,7 +177,7 @@ def keyboard(visit: Visit) -> None:
     visit.until(lambda: len(visit.all("#scores blockquote")) == 3, "three comments")
     keys.to("the table", "e.className == 'download'")
     keys.back_to("Compare", "e.role == 'tab' && e.innerText == 'Compare'", Keys.ENTER)
-    keys.to("the second picture", "e.closest('#second') && e.checked", Keys.ARROW_RIGHT)
+    keys.to("the second picture", "e.closest('#second') && e.parentElement.innerText.includes('rocket')", Keys.SPACE)
     visit.until(lambda: "rocket.jpg" in visit.text("#comparison .verdict"), "the third compared")
     keys.back_to("Explain", "e.role == 'tab' && e.innerText == 'Explain'", Keys.ENTER)
     keys.to("the button", "e.id == 'explain'", Keys.ENTER)
@@ -217,6 +219,7 @@ class Typist:
 def main(screenshots: Path) -> None:
     screenshots.mkdir(parents=True, exist_ok=True)
     watch_connections()
+    print("gradio", version("gradio"), "pillow", PIL.__version__)
     with TemporaryDirectory() as name, serve_demo(load_scorer()) as page:
         folder, driver = Path(name), browser(name)
         try:

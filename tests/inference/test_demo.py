@@ -9,7 +9,7 @@ import pytest
 from tiny import photo, scorer_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.demo import POLICY, Guard, check_gradio
+from roc4mllm.inference.demo import POLICY, Guard, check_gradio, launch
 from roc4mllm.inference.demo_cards import ASK, NOTHING, TOO_FEW
 from roc4mllm.inference.demo_page import Handlers, introduction, take_upload, uploads_of
 
@@ -151,3 +151,11 @@ def test_an_old_gradio_is_refused(monkeypatch):
         check_gradio()
     monkeypatch.setattr(importlib.metadata, "version", {"gradio": "6.31.0"}.__getitem__)
     check_gradio()
+
+
+def test_an_address_that_is_taken_is_named():
+    def taken(**options):
+        raise OSError("Cannot find empty port in range: set the GRADIO_SERVER_PORT environment variable")
+
+    with pytest.raises(OSError, match=r"^cannot listen on 127\.0\.0\.1, port 80: taken, or not of this machine"):
+        launch(SimpleNamespace(launch=taken), server_name="127.0.0.1", server_port=80)
