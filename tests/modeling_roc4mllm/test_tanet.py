@@ -129,7 +129,7 @@ class TestOneValue:
         errors = torch.nn.functional.smooth_l1_loss(output.scores[[0, 2]], batch["scores"][[0, 2]])
         torch.testing.assert_close(output.loss, 2 * errors)
         assert output.ce_loss is output.emd_loss is None
-        with pytest.raises(ValueError, match="no loss ce"):
+        with pytest.raises(ValueError, match="weight for ce, .* no such loss: give weight to smooth_l1 alone"):
             one_value(**batch, loss_weights={"ce": 1.0})
 
     def test_votes_are_refused(self, one_value):
