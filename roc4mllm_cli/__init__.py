@@ -19,17 +19,18 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import convert, data, demo, evaluate, explain, filter, models, personalize, publish, report, score, train
+from . import convert, data, demo, evaluate, explain, filter, models, personalize, publish, report, score, serve, train
 
 COMMANDS = (
     score,
     filter,
     report,
+    serve,
+    demo,
     train,
     evaluate,
     personalize,
     explain,
-    demo,
     convert,
     data,
     publish,

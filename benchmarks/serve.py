@@ -1,0 +1,212 @@
+"""
+The HTTP service under load, beside the same pipeline called directly, on the bundled checkpoint and CPU.
+
+    python benchmarks/serve.py            # prints the table; about three minutes
+    python benchmarks/serve.py --write    # and saves it with machine and versions to benchmarks/results/serve.md
+    python benchmarks/serve.py --seconds 10 --clients 16
+
+The service is `roc4mllm serve` in a process of its own, the clients (`serve_load.py`) are another; this one calls the
+pipeline, before and after the load, so that a machine that slows down slows both. Single requests and direct calls are
+interleaved.
+"""
+
+import argparse
+import datetime
+import http.client
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from serve_load import request_of
+
+from roc4mllm import ImageAestheticsPipeline, load_scorer
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOS = sorted(path for path in (ROOT / "examples" / "photos").iterdir() if path.suffix in (".jpg", ".png"))
+RESULTS = Path(__file__).parent / "results" / "serve.md"
+LIBRARIES = ("torch", "transformers", "fastapi", "uvicorn")
+PAIRS = 60
+BATCHES = ("roc4mllm_batch_size_count", "roc4mllm_batch_size_sum")
+
+
+class Service(NamedTuple):
+    """A running service."""
+
+    port: int
+    pid: int
+
+    def metric(self, name: str) -> float:
+        """The value of one line of `/metrics`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        connection.close()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+class Row(NamedTuple):
+    """One line of the table; without a limit, a figure that is only reported."""
+
+    what: str
+    limit: str
+    measured: str
+    detail: str
+    ok: bool | None = None
+
+    def __str__(self) -> str:
+        verdict = {None: "", True: "ok", False: "NOT"}[self.ok]
+        return f"| {self.what} | {self.limit} | {self.measured} | {self.detail} | {verdict} |"
+
+
+@contextmanager
+def service(batch_size: int) -> Iterator[Service]:
+    """`roc4mllm serve` on a free port, ended by SIGTERM."""
+    command = [sys.executable, "-m", "roc4mllm_cli", "serve", "--port", "0", "--max-batch", str(batch_size)]
+    with tempfile.NamedTemporaryFile("w+") as log, subprocess.Popen(command, cwd=ROOT, stderr=log) as process:
+        try:
+            yield Service(port_in(log.name, process), process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def port_in(log: str, process: subprocess.Popen) -> int:
+    """Where the service listens, once its log tells."""
+    while process.poll() is None:
+        time.sleep(0.1)
+        for line in Path(log).read_text().splitlines():
+            if '"listening"' in line:
+                return int(json.loads(line)["url"].rsplit(":", 1)[1])
+    raise SystemExit(f"the service ended: {Path(log).read_text()}")
+
+
+def offline_rate(scorer: ImageAestheticsPipeline, pictures: list[bytes], batch_size: int, seconds: float) -> float:
+    """Pictures per second of direct calls with whole batches."""
+    wanted = [pictures[index % len(pictures)] for index in range(4 * batch_size)]
+    start, done = time.perf_counter(), 0
+    while (taken := time.perf_counter() - start) < seconds:
+        done += sum(record["error"] is None for record in scorer(wanted, batch_size=batch_size))
+    return done / taken
+
+
+def load(running: Service, clients: int, seconds: float) -> tuple[dict, list[float]]:
+    """What the clients saw, and the service's memory in MB at a quarter of the time and at its end."""
+    command = [sys.executable, Path(__file__).parent / "serve_load.py", running.port, clients, seconds, *PHOTOS]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE) as process:
+        memory = []
+        for share in (0.25, 0.75):
+            time.sleep(share * seconds)
+            memory.append(running.metric("process_resident_memory_bytes") / 1e6)
+        return json.loads(process.stdout.read()), memory
+
+
+def single_requests(running: Service, scorer: ImageAestheticsPipeline, pictures: list[bytes]) -> list[list[float]]:
+    """Milliseconds of single requests and of direct calls, interleaved."""
+    connection = socket.create_connection(("127.0.0.1", running.port))
+    answers = connection.makefile("rb")
+    requests = [request_of(picture) for picture in pictures]
+
+    def ask(number: int) -> None:
+        connection.sendall(requests[number])
+        length = 0
+        while (line := answers.readline()) != b"\r\n":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line[15:])
+        assert b'"error":null' in answers.read(length)
+
+    times: list[list[float]] = [[], []]
+    for number in range(PAIRS + len(pictures)):
+        for kept, call in zip(times, (ask, lambda number: scorer(pictures[number])), strict=True):
+            start = time.perf_counter()
+            call(number % len(pictures))
+            kept.append((time.perf_counter() - start) * 1e3)
+    connection.close()
+    return [kept[len(pictures) :] for kept in times]
+
+
+def measure(clients: int, seconds: float, batch_size: int) -> Iterator[Row]:
+    """All rows."""
+    scorer, pictures = load_scorer(), [path.read_bytes() for path in PHOTOS]
+    offline_rate(scorer, pictures, batch_size, 1)  # warm up
+    offline = [offline_rate(scorer, pictures, batch_size, seconds / 4)]
+    with service(batch_size) as running:
+        load(running, clients, 2)  # warm up
+        before = [running.metric(name) for name in ("process_cpu_seconds_total", *BATCHES)]
+        seen, memory = load(running, clients, seconds)
+        after = [running.metric(name) for name in ("process_cpu_seconds_total", *BATCHES)]
+        cpu, batches, batched = (end - start for start, end in zip(before, after, strict=True))
+        offline.append(offline_rate(scorer, pictures, batch_size, seconds / 4))
+        single, direct = map(statistics.median, single_requests(running, scorer, pictures))
+    yield from loaded_rows(seen, memory, statistics.mean(offline))
+    yield Row("pictures per forward pass", "reported", f"{batched / batches:.2f}", f"at most {batch_size}")
+    yield Row("processor time of the service", "reported", f"{cpu / seconds:.2f} cores", f"of {os.cpu_count()}")
+    yield Row("processor time of the clients", "reported", f"{seen['cpu_share']:.2f} cores", "one process")
+    detail = f"median of {PAIRS} pairs; {single:.1f} − {direct:.1f} ms"
+    yield Row("single request − direct call", "≤ 5 ms", f"{single - direct:.1f} ms", detail, single - direct <= 5)
+
+
+def loaded_rows(seen: dict, memory: list[float], offline: float) -> Iterator[Row]:
+    """What the clients saw."""
+    problems = sum(seen["problems"].values())
+    yield Row("answers other than a score", "0", str(problems), f"of {seen['answers']} requests", not problems)
+    cuts = statistics.quantiles(seen["latencies"], n=100, method="inclusive")
+    ratio = cuts[98] / cuts[49]
+    yield Row("p99 ÷ p50", "≤ 3", f"{ratio:.2f}", f"{cuts[98]:.3f} ÷ {cuts[49]:.3f} s", ratio <= 3)
+    rate = len(seen["latencies"]) / seen["seconds"]
+    detail = f"{rate:.1f} ÷ {offline:.1f} pictures/s"
+    yield Row("throughput ÷ direct batches", "≥ 0.8", f"{rate / offline:.2f}", detail, rate >= 0.8 * offline)
+    growth = memory[1] / memory[0]
+    detail = f"{memory[1]:.0f} ÷ {memory[0]:.0f} MB"
+    yield Row("memory at the end ÷ at a quarter", "≤ 1.05", f"{growth:.3f}", detail, growth <= 1.05)
+
+
+def head(options: argparse.Namespace) -> str:
+    """What stands above the rows: the set-up, the machine and the versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    cpu = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), platform.processor())
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return f"""# The HTTP service
+
+`python benchmarks/serve.py --write`
+
+The bundled checkpoint, float32, on the {len(PHOTOS)} pictures of examples/photos. {options.clients} clients for \
+{options.seconds:g} s, each with one picture a request over a connection that stays open; batches of at most \
+{options.batch_size}, directly and in the service. Service, clients and direct calls share one machine.
+{datetime.date.today()}; {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; \
+{torch.get_num_threads()} thread(s) per forward pass; {versions}.
+
+| what | limit | measured | detail | |
+|---|---|---:|---|---|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"save the table to results/{RESULTS.name}")
+    parser.add_argument("--seconds", type=float, default=60, help="how long the clients ask")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=8)
+    options = parser.parse_args()
+    table = head(options)
+    print(table, end="", flush=True)
+    for row in measure(options.clients, options.seconds, options.batch_size):
+        print(row, flush=True)
+        table += f"{row}\n"
+    if options.write:
+        RESULTS.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
