@@ -83,7 +83,11 @@ def test_keys(capsys, no_model, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client"])
 def test_a_missing_library_names_the_extra(capsys, no_model, monkeypatch, name):
-    for module in [module for module in sys.modules if module.startswith("roc4mllm.inference.service")]:
+    for module in [
+        module
+        for module in sys.modules
+        if module.startswith(("roc4mllm.inference.service", "roc4mllm.inference.scoring"))
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
     assert error_line(capsys).endswith(f"the service needs {name}: pip install 'roc4mllm[serve]'")

@@ -7,6 +7,7 @@ there is nothing. Every picture ends as a record in its own future. Python has n
 a picture: one that is dropped too late is finished, and its record goes nowhere.
 """
 
+import copy
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ..processing_roc4mllm.image_reading_aesthetics import open_image
@@ -78,8 +80,11 @@ class RequestBatcher:
         self._closing = False
         self._seconds_per_picture = 0.1  # a first guess
         count = num_preparers or min(4, max(1, (os.cpu_count() or 1) - 1))
-        stages = [self._prepare_pictures] * count + [self._score_batches]
-        self._threads = [threading.Thread(target=stage, daemon=True, name=stage.__name__) for stage in stages]
+        processor = scorer.preparation().prepare
+        # A copy for each: a tokenizer that two threads use at once mixes their settings up, or raises.
+        copies = (copy.deepcopy(processor) for _ in range(count))
+        stages: list[Callable[[], None]] = [partial(self._prepare_pictures, own) for own in copies]
+        self._threads = [threading.Thread(target=stage, daemon=True) for stage in (*stages, self._score_batches)]
 
     # ---- for requests -----------------------------------------------------------------------------------------------
 
@@ -143,10 +148,10 @@ class RequestBatcher:
 
     # ---- first stage ------------------------------------------------------------------------------------------------
 
-    def _prepare_pictures(self) -> None:
+    def _prepare_pictures(self, processor: Any) -> None:
         while picture := self._next_waiting():
             try:
-                self._prepare(picture)
+                self._prepare(picture, processor)
             except Exception as error:  # a mistake in the code; the thread has other pictures to prepare
                 self._fail(picture, error)
 
@@ -161,9 +166,10 @@ class RequestBatcher:
             self._changed.wait_for(lambda: wanted() or (self._closing and not self._waiting))
             return self._waiting.popleft() if self._waiting else None
 
-    def _prepare(self, picture: Picture) -> None:
+    def _prepare(self, picture: Picture, processor: Any) -> None:
         source, picture.source = picture.source, None  # the file's bytes are not needed again
-        batch = self._preparation(picture.attributes)([within(source, self.max_pixels)])
+        options = self.scorer.preparation(attributes=picture.attributes).options
+        batch = PicturePreparation(processor, options)([within(source, self.max_pixels)])
         if error := batch.errors[0] or batch.failure:
             self._finish(picture, {"error": error})
             return
@@ -174,10 +180,6 @@ class RequestBatcher:
             else:
                 self._prepared.append(picture)
             self._changed.notify_all()
-
-    def _preparation(self, attributes: tuple[str, ...] | None) -> PicturePreparation:
-        options = {} if attributes is None else {"attributes": list(attributes)}
-        return self.scorer.preparation(**options)
 
     # ---- second stage -----------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 DESCRIPTION = """Scores how good pictures look. Every score says its range and direction.
+
 POST /score takes one form of one or many files and answers one record per file, in order. A picture that cannot be
 scored is a record without a score and with an `error`; the request itself is still 200, also if it was the only one:
 the service did its work, and clients read one form of answer. With `?strict=true` such an answer is 422.
-Example: curl -F file=@a.jpg -F file=@b.jpg 'http://127.0.0.1:8000/score'"""
+
+Example: `curl -F file=@a.jpg -F file=@b.jpg http://127.0.0.1:8000/score`"""
 
 
 class PictureRecord(BaseModel):
@@ -71,17 +73,22 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     504: {"model": Problem, "description": "Not scored in time"},
 }
 
-FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "of any field name"}
-URLS = {"type": "array", "items": {"type": "string", "format": "uri"}, "minItems": 1}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": {"type": "object", "properties": {"file": FILES}, "required": ["file"]}},
-            "application/json": {"schema": {"type": "object", "properties": {"urls": URLS}, "required": ["urls"]}},
-        },
-    }
+FILE = {"type": "array", "items": {"type": "string", "format": "binary"}}
+FILES = {
+    "type": "object",
+    "properties": {"file": FILE},
+    "required": ["file"],
+    "description": "encoded pictures; their fields may have any name",
 }
+URL = {"type": "array", "items": {"type": "string", "format": "uri"}, "minItems": 1}
+URLS = {
+    "type": "object",
+    "properties": {"urls": URL},
+    "required": ["urls"],
+    "description": '{"urls": ["https://…", …]} at public addresses, if the service was started with --allow-urls',
+}
+CONTENT = {"multipart/form-data": {"schema": FILES}, "application/json": {"schema": URLS}}
+BODY = {"requestBody": {"required": True, "content": CONTENT}}
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -89,7 +96,7 @@ PAGE = """<!doctype html>
 body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 code, pre {{ background: #f3f3f3; padding: .1rem .3rem }} pre {{ overflow: auto; padding: .6rem }}
 td {{ vertical-align: top; padding: .1rem 1rem .1rem 0 }} h2 {{ margin-top: 2rem }}
-</style></head><body><h1>{title}</h1><p style="white-space: pre-line">{description}</p>
+</style></head><body><h1>{title}</h1>{description}
 <p>The same for machines: <a href="openapi.json">openapi.json</a>.</p>{routes}<h2>Forms</h2>{forms}</body></html>
 """
 
@@ -109,18 +116,16 @@ def docs_page(schema: dict[str, Any]) -> str:
         f"<h3>{escape(name)}</h3><pre>{escape(json.dumps(form, indent=1))}</pre>" for name, form in schemas.items()
     ]
     info = schema["info"]
+    paragraphs = [f"<p>{escape(text)}</p>" for text in info["description"].split("\n\n")]
     title = escape(f"{info['title']} {info['version']}")
-    return PAGE.format(
-        title=title, description=escape(info["description"]), routes="".join(routes), forms="".join(forms)
-    )
+    return PAGE.format(title=title, description="".join(paragraphs), routes="".join(routes), forms="".join(forms))
 
 
 def route(method: str, path: str, about: dict[str, Any]) -> str:
     """One route of the page."""
     asked = {f"?{one['name']}": one.get("description", "") for one in about.get("parameters", [])}
-    asked |= {
-        kind: json.dumps(what["schema"]) for kind, what in about.get("requestBody", {}).get("content", {}).items()
-    }
+    content = about.get("requestBody", {}).get("content", {})
+    asked |= {kind: what["schema"].get("description", "") for kind, what in content.items()}
     answers = {status: answer["description"] for status, answer in about["responses"].items()}
     head = f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{escape(about.get('summary', ''))}</p>"
     return head + table(asked) + table(answers)

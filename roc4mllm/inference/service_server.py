@@ -59,7 +59,8 @@ class ServiceServer(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            logger.info("listening", extra={"fields": {"url": url}})
+            model = self.config.app.state.service.facts()["model"]  # type: ignore[union-attr]
+            logger.info("listening", extra={"fields": {"url": url, "model": model}})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; at a second signal, end."""

@@ -176,6 +176,31 @@ def test_what_is_dropped_leaves_the_queue_and_is_not_scored(batcher, gate):
     assert gate.sizes == [1, 1]
 
 
+class OfOneThread:
+    """An image processor that refuses a second thread."""
+
+    def __init__(self, processor):
+        self.processor, self.threads = processor, set()
+
+    def __call__(self, **options):
+        self.threads.add(threading.get_ident())
+        if len(self.threads) > 1:
+            raise RuntimeError("two threads use one processor")
+        return self.processor(**options)
+
+
+def test_each_thread_that_prepares_has_a_processor_of_its_own():
+    scorer = eat_scorer()
+    expected = scorer.score(FILES).tolist()
+    scorer.image_processor = OfOneThread(scorer.image_processor)
+    batcher = batcher_of(scorer, num_preparers=4, queue_size=64)
+    batcher.start()
+    records = [future.result(20) for _ in range(16) for future in batcher.submit(FILES)]
+    batcher.close()
+    assert [record["error"] for record in records] == [None] * 64
+    assert [record["score"] for record in records] == pytest.approx(expected * 16, abs=5e-5)
+
+
 def test_closing_finishes_what_was_taken(gate):
     batcher = batcher_of(gate.scorer)
     batcher.start()
