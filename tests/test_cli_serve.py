@@ -81,7 +81,7 @@ def test_keys(capsys, no_model, monkeypatch, tmp_path):
     assert "not allowed with" in error_line(capsys, "--api-key-file", "x", "--api-key-env", "y")
 
 
-@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client"])
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
 def test_a_missing_library_names_the_extra(capsys, no_model, monkeypatch, name):
     for module in [
         module

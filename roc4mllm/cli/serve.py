@@ -13,6 +13,8 @@ from .loading import load
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     try:
+        import python_multipart  # noqa: F401 (starlette would miss it only when a form comes)
+
         from ..inference.service_app import create_app
         from ..inference.service_logs import log_as_json_lines, logger
         from ..inference.service_server import listen, server_of

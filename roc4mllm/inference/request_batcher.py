@@ -117,6 +117,8 @@ class RequestBatcher:
     def drop(self, futures: Sequence["Future[Record]"]) -> None:
         """Forget pictures that nobody waits for any more; what is being worked on now is finished."""
         dropped = {future for future in futures if future.cancel()}
+        if not dropped:
+            return
         with self._changed:
             for queue in (self._waiting, self._prepared):
                 gone = [picture for picture in queue if picture.future in dropped]

@@ -70,7 +70,9 @@ class ScoringService:
     def check_ready(self) -> None:
         """Refuse new work where none is taken."""
         if not self.ready:
-            raise HTTPException(503, "the service is shutting down", {"Retry-After": "5"})
+            raise HTTPException(
+                503, "the service takes no more pictures, it is shutting down or broken", {"Retry-After": "5"}
+            )
 
     async def records(self, request: Request, attributes: Sequence[str] | None) -> list[Record]:
         """Records of a request's pictures, in order."""

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+import tempfile
 
 import pytest
 from pictures import encoded, half
@@ -75,6 +76,13 @@ def test_a_single_broken_picture_is_a_record_and_with_strict_a_422(service):
     strict = service.score(b"no picture", path="/score?strict=true")
     assert (strict.status, strict.json) == (422, answer.json)
     assert service.score(FILES[0], path="/score?strict=true").status == 200
+
+
+def test_a_large_file_is_not_written_to_disk(service, scorer, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *arguments, **options: pytest.fail("a file was written"))
+    picture = encoded(photo(3, 1200, 900), "BMP")
+    assert len(picture) > 3_000_000
+    assert service.score(picture).json[0]["score"] == pytest.approx(scorer(picture)["score"], abs=5e-5)
 
 
 def test_attributes_may_be_chosen(service, scorer):
