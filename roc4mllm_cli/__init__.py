@@ -36,6 +36,8 @@ COMMANDS = (
     publish,
     models,
 )  # as --help lists
+# as --help lists them
+COMMANDS = (score, filter, serve, train, evaluate, personalize, explain, convert, data, publish, models)
 
 
 class OneLineParser(argparse.ArgumentParser):
