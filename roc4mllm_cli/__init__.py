@@ -21,23 +21,10 @@ from typing import NoReturn
 
 from . import convert, data, demo, evaluate, explain, filter, models, personalize, publish, report, score, serve, train
 
-COMMANDS = (
-    score,
-    filter,
-    report,
-    serve,
-    demo,
-    train,
-    evaluate,
-    personalize,
-    explain,
-    convert,
-    data,
-    publish,
-    models,
-)  # as --help lists
 # as --help lists them
-COMMANDS = (score, filter, serve, train, evaluate, personalize, explain, convert, data, publish, models)
+COMMANDS = (
+    score, filter, report, serve, demo, train, evaluate, personalize, explain, convert, data, publish, models,
+)  # fmt: skip
 
 
 class OneLineParser(argparse.ArgumentParser):
