@@ -40,8 +40,8 @@ from scoring import cpu_name
 
 import roc4mllm
 from roc4mllm.cli.score import Job, write_file
-from roc4mllm.inference.input_expansion import expand_inputs
-from roc4mllm.inference.score_writing import check_output
+from roc4mllm.inference.inputs.expansion import expand_inputs
+from roc4mllm.inference.tables.score_writing import check_output
 from roc4mllm.processing_roc4mllm.picture_stream_aesthetics import batches
 from roc4mllm.trainer.image_scorers import fresh_config, new_image_processor
 from roc4mllm_cli import build_parser

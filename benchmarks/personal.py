@@ -26,8 +26,8 @@ import numpy as np
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
-from roc4mllm.inference.personal_scorer import read_features
-from roc4mllm.inference.personal_taste import Array, fit_ridge
+from roc4mllm.inference.personal.personal_scorer import read_features
+from roc4mllm.inference.personal.personal_taste import Array, fit_ridge
 from roc4mllm.processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from roc4mllm.trainer.image_aesthetics_metric.score_agreement import srcc
 

@@ -77,8 +77,8 @@ PIPELINE_REGISTRY.register_pipeline(
 
 if TYPE_CHECKING:
     from .inference.assessment import Assessment
-    from .inference.differentiable_scorer import DifferentiableScorer
-    from .inference.explanation import explain
+    from .inference.differentiable.differentiable_scorer import DifferentiableScorer
+    from .inference.explanation.explain import explain
     from .trainer.lora_recipe import add_lora, merge_adapter
     from .trainer.rating_data import read_ratings
     from .trainer.split_loss_config import SplitLossConfig
@@ -87,11 +87,11 @@ if TYPE_CHECKING:
 # Imported when they are first asked for: scoring should not wait for what it does not need.
 LAZY = {
     "Assessment": "inference.assessment",
-    "DifferentiableScorer": "inference.differentiable_scorer",
+    "DifferentiableScorer": "inference.differentiable.differentiable_scorer",
     "SplitLossConfig": "trainer.split_loss_config",
     "SplitLossTrainer": "trainer.split_loss_trainer",
     "add_lora": "trainer.lora_recipe",
-    "explain": "inference.explanation",
+    "explain": "inference.explanation.explain",
     "merge_adapter": "trainer.lora_recipe",
     "read_ratings": "trainer.rating_data",
 }

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from roc4mllm.inference.scoring_service import ScoringService
-from roc4mllm.inference.service_app import create_app
-from roc4mllm.inference.service_server import listen, server_of
+from roc4mllm.inference.service.app import create_app
+from roc4mllm.inference.service.scoring_service import ScoringService
+from roc4mllm.inference.service.server import listen, server_of
 
 BOUNDARY = "d8ad0b5e"
 

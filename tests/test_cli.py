@@ -18,7 +18,7 @@ from roc4mllm.cli.filter import Scored, pick, scored_rows
 from roc4mllm.cli.models import MODELS
 from roc4mllm.cli.score_display import format_table, table_head
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
-from roc4mllm.inference.score_reading import Scale
+from roc4mllm.inference.tables.score_reading import Scale
 from roc4mllm_cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ from tiny import photo
 
 from roc4mllm import load_scorer
 from roc4mllm.cli import demo
-from roc4mllm.inference.demo import POLICY
+from roc4mllm.inference.demo.serve_demo import POLICY
 from roc4mllm_cli import main
 
 

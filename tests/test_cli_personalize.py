@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import photo, scorer_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.personal_taste import PersonalTaste
+from roc4mllm.inference.personal.personal_taste import PersonalTaste
 from roc4mllm_cli import main
 
 COUNT = 16

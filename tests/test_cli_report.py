@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny import photo
 
-from roc4mllm.inference.score_table import make_row, table_columns
-from roc4mllm.inference.score_writing import TableFile
+from roc4mllm.inference.tables.score_table import make_row, table_columns
+from roc4mllm.inference.tables.score_writing import TableFile
 from roc4mllm.trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
 from roc4mllm_cli import main
 

@@ -11,7 +11,7 @@ from tiny import photo, scorer_parts
 
 from roc4mllm.cli import progress as progress_module
 from roc4mllm.cli.progress import Progress
-from roc4mllm.inference.score_reading import read_table
+from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm_cli import main
 
 NAMES = [f"album/{name}.png" for name in "abcdef"]

@@ -20,7 +20,7 @@ from running_service import FORM, Running, form
 from tiny import photo
 
 from roc4mllm.cli import serve
-from roc4mllm.inference.service_limits import ServiceLimits
+from roc4mllm.inference.service.limits import ServiceLimits
 from roc4mllm_cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,11 +83,7 @@ def test_keys(capsys, no_model, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
 def test_a_missing_library_names_the_extra(capsys, no_model, monkeypatch, name):
-    for module in [
-        module
-        for module in sys.modules
-        if module.startswith(("roc4mllm.inference.service", "roc4mllm.inference.scoring"))
-    ]:
+    for module in [module for module in sys.modules if module.startswith("roc4mllm.inference.service")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
     assert error_line(capsys).endswith(f"the service needs {name}: pip install 'roc4mllm[serve]'")

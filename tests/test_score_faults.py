@@ -19,8 +19,8 @@ from tiny import photo, scorer_parts, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.input_expansion import expand_inputs
-from roc4mllm.inference.score_reading import read_table
+from roc4mllm.inference.inputs.expansion import expand_inputs
+from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm_cli import main
 
 COUNT = 600

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from ..hub.convert_file import FAMILIES as FILE_FAMILIES
 from ..hub.convert_file import convert_file
 from ..hub.convert_folder import convert_folder
-from ..inference.input_expansion import expand_inputs
+from ..inference.inputs.expansion import expand_inputs
 
 # Which families an option is for.
 OPTIONS = {

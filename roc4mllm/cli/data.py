@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..inference.score_table import shown
+from ..inference.tables.score_table import shown
 from .convert import exit_when_told
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import threading
 
-from ..inference.demo import check_gradio, serve_demo
+from ..inference.demo.serve_demo import check_gradio, serve_demo
 from .convert import exit_when_told
 from .loading import load
 

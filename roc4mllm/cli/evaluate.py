@@ -5,7 +5,7 @@ import json
 import re
 import sys
 
-from ..inference.score_table import shown
+from ..inference.tables.score_table import shown
 from ..trainer.evaluation import evaluate_scorer
 from ..trainer.evaluation_report import NO_PLOTS, check_folder, format_text, has_matplotlib, write_report
 from ..trainer.rating_data import RatedPictures, read_ratings

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from ..inference.explanation import explain
-from ..inference.input_expansion import expand_inputs
-from ..inference.score_table import shown
+from ..inference.explanation.explain import explain
+from ..inference.inputs.expansion import expand_inputs
+from ..inference.tables.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.image_reading_aesthetics import PictureError
 from .loading import choose_attributes, load

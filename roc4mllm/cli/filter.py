@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..inference.file_placing import copy_file, link_file, place_files
-from ..inference.score_reading import Scale, as_number, read_table, scale_of
-from ..inference.score_table import Row, as_path, shown
+from ..inference.tables.score_reading import Scale, as_number, read_table, scale_of
+from ..inference.tables.score_table import Row, as_path, shown
 
 
 @dataclass(frozen=True)

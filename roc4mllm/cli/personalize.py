@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..inference.personal_scorer import read_features
-from ..inference.personal_taste import Array, PersonalTaste, fit_taste, in_words
-from ..inference.picture_input import PICTURE_ENDINGS
-from ..inference.score_table import shown
+from ..inference.inputs.picture_input import PICTURE_ENDINGS
+from ..inference.personal.personal_scorer import read_features
+from ..inference.personal.personal_taste import Array, PersonalTaste, fit_taste, in_words
+from ..inference.tables.score_table import shown
 from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from ..trainer.image_aesthetics_metric.score_agreement import srcc

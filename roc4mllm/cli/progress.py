@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ..inference.score_table import Row
+from ..inference.tables.score_table import Row
 
 SECONDS_PER_LINE = 30.0
 

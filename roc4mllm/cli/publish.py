@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..hub.publish import Publication, plan_dataset, plan_model, sign_in, upload
 from ..hub.upload_check import check_data, check_model
-from ..inference.score_table import shown
+from ..inference.tables.score_table import shown
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 
 MODEL_OPTIONS = ("evaluation", "license", "new_card")

@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from ..inference.report import write_report
-from ..inference.report_rows import add_labels, collect_scores
-from ..inference.score_reading import read_table
-from ..inference.score_table import shown
-from ..inference.score_writing import check_format
+from ..inference.report.rows import add_labels, collect_scores
+from ..inference.report.write_report import write_report
+from ..inference.tables.score_reading import read_table
+from ..inference.tables.score_table import shown
+from ..inference.tables.score_writing import check_format
 from ..inference.whole_files import check_writable
 from ..trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
 from ..trainer.rating_rows import MAIN_ATTRIBUTE, assign_columns, read_row

@@ -10,13 +10,13 @@ from typing import Any
 
 from ..inference.bulk_scoring import remaining, score_inputs
 from ..inference.cascade import Cascade
-from ..inference.input_containers import read_dataset
-from ..inference.input_expansion import count_inputs, expand_inputs
-from ..inference.personal_scorer import PersonalScorer
-from ..inference.personal_taste import PersonalTaste
-from ..inference.picture_input import PictureInput
-from ..inference.score_table import GENERAL_SCORE, ORIGIN_COLUMNS, Row, make_row, shown, table_columns
-from ..inference.score_writing import FoundRows, TableFile, check_output
+from ..inference.inputs.containers import read_dataset
+from ..inference.inputs.expansion import count_inputs, expand_inputs
+from ..inference.inputs.picture_input import PictureInput
+from ..inference.personal.personal_scorer import PersonalScorer
+from ..inference.personal.personal_taste import PersonalTaste
+from ..inference.tables.score_table import GENERAL_SCORE, ORIGIN_COLUMNS, Row, make_row, shown, table_columns
+from ..inference.tables.score_writing import FoundRows, TableFile, check_output
 from .convert import exit_when_told
 from .loading import choose_attributes, load, load_named
 from .progress import Progress

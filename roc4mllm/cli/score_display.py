@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from ..inference.score_table import GENERAL_SCORE, Row, attribute_column, shown
+from ..inference.tables.score_table import GENERAL_SCORE, Row, attribute_column, shown
 
 
 def format_table(rows: Sequence[Row], attributes: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from ..inference.service_limits import ServiceLimits
+from ..inference.service.limits import ServiceLimits
 from .loading import load
 
 
@@ -15,9 +15,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         import python_multipart  # noqa: F401 (starlette would miss it only when a form comes)
 
-        from ..inference.service_app import create_app
-        from ..inference.service_logs import log_as_json_lines, logger
-        from ..inference.service_server import listen, server_of
+        from ..inference.service.app import create_app
+        from ..inference.service.logs import log_as_json_lines, logger
+        from ..inference.service.server import listen, server_of
     except ModuleNotFoundError as error:
         raise ImportError(f"the service needs {error.name}: pip install 'roc4mllm[serve]'") from error
     # What is wrong with the arguments is said before a model is loaded.

@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .picture_input import PictureInput
-from .score_table import encodable
+from .inputs.picture_input import PictureInput
+from .tables.score_table import encodable
 
 
 def score_inputs(

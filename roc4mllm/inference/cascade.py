@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .score_table import CASCADE_COLUMNS
+from .tables.score_table import CASCADE_COLUMNS
 
 BLOCK = 1024  # pictures that one stage does before the other: what starting workers costs is then small
 

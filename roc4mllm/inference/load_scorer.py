@@ -46,7 +46,7 @@ def load_scorer(
         OSError: If there is no such model, or not the one that an adapter was trained on.
     """
     if personal is not None:
-        from .personal_scorer import PersonalScorer  # most scorers are nobody's
+        from .personal.personal_scorer import PersonalScorer  # most scorers are nobody's
 
         return PersonalScorer(load_scorer(model, backbone, **kwargs), personal)
     if model is None:

@@ -31,7 +31,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.demo import serve_demo
+from roc4mllm.inference.demo.serve_demo import serve_demo
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 WIDTHS = {"wide": (1280, 1000), "narrow": (390, 844)}

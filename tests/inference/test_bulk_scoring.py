@@ -5,7 +5,7 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.picture_input import PictureInput
+from roc4mllm.inference.inputs.picture_input import PictureInput
 
 
 def test_records_come_in_the_order_of_the_inputs_and_pictures_are_read_when_their_turn_comes(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from tiny import photo, scorer_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.demo import POLICY, Guard, check_gradio, launch
-from roc4mllm.inference.demo_cards import ASK, NOTHING, TOO_FEW
-from roc4mllm.inference.demo_page import Handlers, introduction, take_upload, uploads_of
+from roc4mllm.inference.demo.cards import ASK, NOTHING, TOO_FEW
+from roc4mllm.inference.demo.page import Handlers, introduction, take_upload, uploads_of
+from roc4mllm.inference.demo.serve_demo import POLICY, Guard, check_gradio, launch
 
 ATTRIBUTES = ("aesthetics", "light")
 

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from roc4mllm.inference.demo_cards import NOTHING, TOO_FEW, comparison_html, decimal, levels_chart, scores_html, signed
-from roc4mllm.inference.demo_pictures import ScoredPicture, Upload
+from roc4mllm.inference.demo.cards import NOTHING, TOO_FEW, comparison_html, decimal, levels_chart, scores_html, signed
+from roc4mllm.inference.demo.pictures import ScoredPicture, Upload
 
 NASTY = '<img src=x onerror=alert(1)>"&${x}{{y}}.png'
 VOID = {"img", "meter"}  # meter is closed at once

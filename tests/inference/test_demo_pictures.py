@@ -10,7 +10,7 @@ from tiny import photo, scorer_parts
 from tiny_image_scorers import eat_scorer
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.demo_pictures import (
+from roc4mllm.inference.demo.pictures import (
     GONE,
     THUMBNAIL,
     Upload,
@@ -22,7 +22,7 @@ from roc4mllm.inference.demo_pictures import (
     scores_csv,
     writes_text,
 )
-from roc4mllm.inference.score_table import table_columns
+from roc4mllm.inference.tables.score_table import table_columns
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError
 
 ATTRIBUTES = ("aesthetics", "light")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from roc4mllm.inference import differentiable_resize
-from roc4mllm.inference.differentiable_resize import clip, pillow_height_first, resize
+from roc4mllm.inference.differentiable import resize as resize_module
+from roc4mllm.inference.differentiable.resize import clip, pillow_height_first, resize
 
 FILTERS = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
 
@@ -40,8 +40,8 @@ def test_order_of_the_axes_matters():
 
 
 def test_older_pillow_takes_the_width_first(monkeypatch):
-    assert pillow_height_first((96, 32), (40, 20)) == differentiable_resize.knows_height_first()
-    monkeypatch.setattr(differentiable_resize, "knows_height_first", lambda: False)
+    assert pillow_height_first((96, 32), (40, 20)) == resize_module.knows_height_first()
+    monkeypatch.setattr(resize_module, "knows_height_first", lambda: False)
     assert not pillow_height_first((96, 32), (40, 20))
 
 

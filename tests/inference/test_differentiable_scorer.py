@@ -16,8 +16,8 @@ from tiny_image_scorers import eat_scorer, image_scorer, tanet_scorer
 
 import roc4mllm
 from roc4mllm import DifferentiableScorer, ELTAConfig, ELTAForImageAesthetics, load_scorer
-from roc4mllm.inference import differentiable_scorer
-from roc4mllm.inference.personal_scorer import FeatureScorer
+from roc4mllm.inference.differentiable import differentiable_scorer
+from roc4mllm.inference.personal.personal_scorer import FeatureScorer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SWIN = {

@@ -9,8 +9,8 @@ from transformers import BatchFeature, CLIPImageProcessorPil, SiglipImageProcess
 from transformers.image_processing_utils import BaseImageProcessor
 
 from roc4mllm import MPLUGOwl2ImageProcessor, ROC4MLLMProcessor
-from roc4mllm.inference import differentiable_trace
-from roc4mllm.inference.differentiable_trace import follow
+from roc4mllm.inference.differentiable import trace
+from roc4mllm.inference.differentiable.trace import follow
 
 CPU = torch.device("cpu")
 SIZES = [(48, 64), (96, 32), (61, 150), (5, 9)]  # height, width
@@ -134,6 +134,6 @@ def test_other_filter_is_refused():
 
 
 def test_too_many_pixels_are_refused(monkeypatch):
-    monkeypatch.setattr(differentiable_trace, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(trace, "MOST_PIXELS", 1000)
     with pytest.raises(ValueError, match="40 x 30 pixels; at most 1000"):
         follow(ViTImageProcessorPil(), TENSORS, 40, 30, CPU)

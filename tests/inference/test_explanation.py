@@ -11,8 +11,8 @@ from tiny_image_scorers import eat_scorer, tanet_scorer
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 from roc4mllm import ROC4MLLMProcessor, load_scorer
-from roc4mllm.inference.explanation import explain
-from roc4mllm.inference.explanation_maps import (
+from roc4mllm.inference.explanation.explain import explain
+from roc4mllm.inference.explanation.maps import (
     WHOLE,
     attention_map,
     gradient_map,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from roc4mllm import load_scorer
 from roc4mllm.inference import ImageAestheticsScorer
-from roc4mllm.inference.score_table import make_row
+from roc4mllm.inference.tables.score_table import make_row
 
 ATTRIBUTES = ("aesthetics", "color")
 

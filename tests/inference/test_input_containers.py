@@ -13,8 +13,8 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.input_containers import read_dataset, row_input
-from roc4mllm.inference.input_expansion import count_inputs, expand_inputs
+from roc4mllm.inference.inputs.containers import read_dataset, row_input
+from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics
 
 CONTENTS = {f"{number}.png": encoded(photo(number), "PNG") for number in range(5)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from roc4mllm.inference.input_expansion import expand_inputs
+from roc4mllm.inference.inputs.expansion import expand_inputs
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from tiny import photo, scorer_parts, shared_parts
 from tiny_image_scorers import eat_scorer, tanet_scorer
 
 from roc4mllm import ImageAestheticsPipeline, load_scorer
-from roc4mllm.inference import personal_taste
-from roc4mllm.inference.personal_scorer import PersonalScorer, read_features
-from roc4mllm.inference.personal_taste import (
+from roc4mllm.inference.personal import personal_taste
+from roc4mllm.inference.personal.personal_scorer import PersonalScorer, read_features
+from roc4mllm.inference.personal.personal_taste import (
     STRENGTHS,
     PersonalTaste,
     fit_ridge,

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from roc4mllm.inference.report_comparison import find_pairs
-from roc4mllm.inference.report_figures import (
+from roc4mllm.inference.report.comparison import find_pairs
+from roc4mllm.inference.report.figures import (
     choose_rows,
     figures_of,
     group_failures,
     histogram,
     reason_of,
 )
-from roc4mllm.inference.report_rows import FailedPicture, ScoredPicture, add_labels, collect_scores
-from roc4mllm.inference.score_reading import Scale
+from roc4mllm.inference.report.rows import FailedPicture, ScoredPicture, add_labels, collect_scores
+from roc4mllm.inference.tables.score_reading import Scale
 
 SCALE = Scale("m", None, 1.0, 7.0, True)
 

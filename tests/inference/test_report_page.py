@@ -13,10 +13,10 @@ from pictures import bomb, encoded, rotated
 from PIL import Image
 from tiny import photo
 
-from roc4mllm.inference import report_thumbnails
-from roc4mllm.inference.report import write_report
-from roc4mllm.inference.report_rows import collect_scores
-from roc4mllm.inference.report_thumbnails import LONG_EDGE, make_thumbnail
+from roc4mllm.inference.report import thumbnails
+from roc4mllm.inference.report.rows import collect_scores
+from roc4mllm.inference.report.thumbnails import LONG_EDGE, make_thumbnail
+from roc4mllm.inference.report.write_report import write_report
 
 VOID = {"meta", "img", "input"}  # elements without an end
 HOSTILE = [
@@ -164,7 +164,7 @@ def test_texts_of_others_stay_texts(tmp_path):
 
 
 def test_nothing_is_fetched_for_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_thumbnails, "open_image", lambda path: pytest.fail(f"opened {path}"))
+    monkeypatch.setattr(thumbnails, "open_image", lambda path: pytest.fail(f"opened {path}"))
     page = report(tmp_path, [row("HTTPS://example.org/a.jpg", 4.0)])
     assert [text for _, text in page.all("span", class_="picture gone")] == ["on the web, not fetched"]
 
@@ -324,7 +324,7 @@ def test_thumbnail_is_small_upright_and_leaves_the_file_alone(tmp_path):
 
 def test_a_jpeg_is_decoded_at_a_small_scale(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(report_thumbnails, "read_image", lambda image: sizes.append(image.size) or image)
+    monkeypatch.setattr(thumbnails, "read_image", lambda image: sizes.append(image.size) or image)
     Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")
     make_thumbnail(str(tmp_path / "a.jpg"))
     assert sizes == [(1000, 750)]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from roc4mllm.inference.score_reading import read_table
-from roc4mllm.inference.score_table import as_path, attribute_column, encodable, make_row, shown, table_columns
-from roc4mllm.inference.score_writing import TableFile, check_output
+from roc4mllm.inference.tables.score_reading import read_table
+from roc4mllm.inference.tables.score_table import as_path, attribute_column, encodable, make_row, shown, table_columns
+from roc4mllm.inference.tables.score_writing import TableFile, check_output
 
 ATTRIBUTES = ["aesthetics", "color", "std"]
 RECORD = {

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from roc4mllm.inference.bulk_scoring import remaining
-from roc4mllm.inference.picture_input import PictureInput
-from roc4mllm.inference.score_reading import read_table
-from roc4mllm.inference.score_table import make_row, table_columns
-from roc4mllm.inference.score_writing import ParquetPartsWriter, TableFile, check_output
+from roc4mllm.inference.inputs.picture_input import PictureInput
+from roc4mllm.inference.tables.score_reading import read_table
+from roc4mllm.inference.tables.score_table import make_row, table_columns
+from roc4mllm.inference.tables.score_writing import ParquetPartsWriter, TableFile, check_output
 
 ATTRIBUTES = ["aesthetics", "color"]
 COLUMNS = table_columns(ATTRIBUTES)

@@ -15,8 +15,8 @@ from running_service import FORM, Gate, at_once, form, running
 from tiny import photo, shared_parts
 
 from roc4mllm import __version__, load_scorer
-from roc4mllm.inference.service_limits import ServiceLimits
-from roc4mllm.inference.service_logs import JsonLines
+from roc4mllm.inference.service.limits import ServiceLimits
+from roc4mllm.inference.service.logs import JsonLines
 
 FILES = [encoded(photo(seed, 64, 48 + seed), "PNG") for seed in range(3)]
 KEY = "correct-horse"

@@ -10,8 +10,8 @@ from tiny import BACKBONES, photo, shared_parts
 from tiny_image_scorers import eat_scorer
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.prepared_pictures import join, kind_of
-from roc4mllm.inference.request_batcher import QueueFullError, RequestBatcher
+from roc4mllm.inference.service.prepared_pictures import join, kind_of
+from roc4mllm.inference.service.request_batcher import QueueFullError, RequestBatcher
 
 SHAPES = [(64, 48), (64, 48), (40, 90), (150, 60)]
 PICTURES = [photo(seed, *shape) for seed, shape in enumerate(SHAPES)]

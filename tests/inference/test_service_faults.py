@@ -19,9 +19,9 @@ from running_service import BOUNDARY, FORM, Gate, form, read_answer, running
 from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference import service_server
-from roc4mllm.inference.request_bodies import HeldBytes
-from roc4mllm.inference.service_limits import ServiceLimits
+from roc4mllm.inference.service import server
+from roc4mllm.inference.service.limits import ServiceLimits
+from roc4mllm.inference.service.request_bodies import HeldBytes
 
 FILES = [encoded(photo(seed, 64, 48 + seed), "PNG") for seed in range(3)]
 LIMITS = ServiceLimits(max_batch=4, queue_size=8, max_bytes=1_000_000, max_pixels=50_000_000, max_files=4, timeout=2.0)
@@ -37,7 +37,7 @@ def gate():
 @pytest.fixture(scope="module")
 def service(gate):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service_server, "HEADER_SECONDS", 1.0)
+        patch.setattr(server, "HEADER_SECONDS", 1.0)
         with running(gate.scorer, LIMITS) as found:
             yield found
 

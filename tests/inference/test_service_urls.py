@@ -12,7 +12,7 @@ from running_service import running
 from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference.url_pictures import UrlReader, is_public
+from roc4mllm.inference.service.url_pictures import UrlReader, is_public
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError
 
 PICTURE = encoded(photo(1), "PNG")

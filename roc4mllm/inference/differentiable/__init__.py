@@ -1,0 +1,1 @@
+"""Scores with a gradient to the pixels."""

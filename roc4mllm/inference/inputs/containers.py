@@ -1,0 +1,236 @@
+"""
+Pictures out of containers: tar shards (WebDataset), Parquet files and data sets of the `datasets` library.
+
+A container that breaks off ends with one input that says so: its other pictures were not dropped in silence.
+"""
+
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ...processing_roc4mllm.image_reading_aesthetics import MAX_BYTES, PictureError, check_byte_count
+from .picture_input import PICTURE_ENDINGS, PictureInput
+
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+PARQUET_ROWS = 32  # read at once
+IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "bytes", "content")
+NAME_COLUMNS = ("path", "__key__", "key", "file_name", "filename", "name", "id", "image_id", "url")
+BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
+
+
+# Tar -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """Where in an uncompressed archive a picture is; read by the process that decodes it."""
+
+    archive: str
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        """
+        Its bytes.
+
+        Raises:
+            PictureError: If it is too large, or the archive ends within it.
+            OSError: If the archive cannot be read.
+        """
+        check_byte_count(self.size)
+        with open(self.archive, "rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise PictureError(f"the archive ends {self.size - len(data)} bytes before the end of this picture")
+        return data
+
+
+def read_tar(path: str) -> Iterator[PictureInput]:
+    """The pictures of an archive in its order; nothing is unpacked to a file."""
+    count = 0
+    try:
+        with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r|*") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
+                    count += 1
+                    yield tar_input(path, archive, member)
+    except BROKEN_TAR as error:
+        yield PictureInput(path, f"the archive breaks off after {count} pictures: {error}")
+        return
+    if not count:
+        yield PictureInput(path, f"the archive holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …)")
+
+
+def tar_input(path: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> PictureInput:
+    """A member as an input: by its place where it lies in one piece, else by its bytes."""
+    name = f"{path}/{member.name}"
+    if path.lower().endswith(".tar") and member.sparse is None:
+        return PictureInput(name, content=TarMember(path, member.offset_data, member.size))
+    try:
+        check_byte_count(member.size)
+    except PictureError as error:
+        return PictureInput(name, str(error))
+    file = archive.extractfile(member)
+    return PictureInput(name, content=b"" if file is None else file.read())
+
+
+def count_tar(path: str) -> int | None:
+    """How many inputs an archive gives; None if that takes decompressing it."""
+    return sum(1 for _ in read_tar(path)) if path.lower().endswith(".tar") else None
+
+
+# Parquet -------------------------------------------------------------------------------------------------------------
+
+
+def read_parquet(path: str) -> Iterator[PictureInput]:
+    """The pictures of a file's column of bytes, or of `{"bytes", "path"}` as the `datasets` library has it."""
+    row = 0
+    try:
+        with open_parquet(path) as file:
+            image, name = picture_columns(file.schema_arrow)
+            for batch in file.iter_batches(PARQUET_ROWS, columns=[image, *([name] if name else [])]):
+                for entry in batch.to_pylist():
+                    yield row_input(f"{path}#{row}", entry[image], entry.get(name) if name else None)
+                    row += 1
+    except (ValueError, OSError) as error:  # pyarrow's own errors among them
+        yield PictureInput(path, f"the file breaks off after {row} pictures: {error}" if row else str(error))
+
+
+def count_parquet(path: str) -> int:
+    """How many inputs a file gives, from its footer."""
+    try:
+        with open_parquet(path) as file:
+            picture_columns(file.schema_arrow)
+            return int(file.metadata.num_rows)
+    except (ValueError, OSError):
+        return 1  # the error
+
+
+def open_parquet(path: str) -> Any:
+    """
+    A `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        ImportError: If pyarrow is not installed.
+        ValueError: If it is none.
+    """
+    try:
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError(f"{path!r} needs pyarrow: pip install 'roc4mllm[data]'") from error
+    return pyarrow.parquet.ParquetFile(path)
+
+
+def picture_columns(schema: Any) -> tuple[str, str | None]:
+    """
+    The column of pictures and that of their names.
+
+    Raises:
+        ValueError: If there is none, or several of which nothing tells which is meant.
+    """
+    import pyarrow
+
+    def holds_bytes(kind: Any) -> bool:
+        binary = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+        return binary or (
+            pyarrow.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(len(kind)))
+        )
+
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    known = [name for name in IMAGE_COLUMNS if name in found]
+    if not known and len(found) != 1:
+        raise ValueError(
+            f"expected a column of picture bytes, called {', '.join(IMAGE_COLUMNS[:3])}, … where there are several; "
+            f"the columns are {', '.join(schema.names)}"
+        )
+    image = (known or found)[0]
+    return image, next((name for name in NAME_COLUMNS if name in schema.names and name != image), None)
+
+
+def row_input(place: str, value: Any, name: Any) -> PictureInput:
+    """One row as an input, called after its place and its name."""
+    if isinstance(value, dict):
+        name = os.path.basename(value.get("path") or "") or name
+        value = at_path(value.get("path")) if value.get("bytes") is None else value["bytes"]
+    path = place if name is None else f"{place}/{name}"
+    return PictureInput(path, content=value) if value is not None else PictureInput(path, "this row holds no picture")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on any file system that fsspec knows, as the Hub (`hf://`); read by the process that decodes it."""
+
+    url: str
+
+    def read_bytes(self) -> bytes:
+        """
+        Its bytes, or as many as show that it is too large.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        import fsspec  # type: ignore[import-untyped]
+
+        with fsspec.open(self.url, "rb") as file:
+            data: bytes = file.read(MAX_BYTES + 1)
+        return data
+
+
+def at_path(path: str | None) -> Any:
+    """What a record without bytes points to."""
+    return RemoteFile(path) if path and "://" in path and not path.startswith("http") else path
+
+
+# Data sets -----------------------------------------------------------------------------------------------------------
+
+
+def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
+    """
+    The pictures of a data set of the `datasets` library, streamed.
+
+    Args:
+        name (`str`): A name on the Hub, or a folder.
+        split (`str`, *optional*): One of its splits; not needed if there is one.
+
+    Returns:
+        iterator of `PictureInput`: called `NAME/SPLIT#ROW/FILE`.
+
+    Raises:
+        ImportError: If `datasets` is not installed.
+        ValueError: If there is no such split, or no column of pictures.
+    """
+    stream, split = picture_stream(name, split)  # now, and not when the first picture is asked for
+
+    def inputs() -> Iterator[PictureInput]:
+        for row, entry in enumerate(stream):
+            (value,) = entry.values()
+            yield row_input(f"{name}/{split}#{row}", value, None)
+
+    return inputs()
+
+
+def picture_stream(name: str, split: str | None) -> tuple[Any, str]:
+    """The column of pictures of a split, undecoded, and the split's name."""
+    try:
+        from datasets import Image, load_dataset  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError("--dataset needs the datasets library: pip install 'roc4mllm[data]'") from error
+    splits = load_dataset(name, streaming=True)
+    if split is None and len(splits) == 1:
+        (split,) = splits
+    if split not in splits:
+        raise ValueError(f"the data set {name!r} has the splits {', '.join(splits)}; name one with --split")
+    rows = splits[split]
+    columns = [column for column, feature in (rows.features or {}).items() if isinstance(feature, Image)]
+    if not columns:
+        raise ValueError(f"the data set {name!r} has no column of pictures among {', '.join(rows.features or {})}")
+    column = "image" if "image" in columns else columns[0]
+    return rows.select_columns([column]).cast_column(column, Image(decode=False)), str(split)
+
+
+__all__ = ["TAR_ENDINGS", "TarMember", "count_parquet", "count_tar", "read_dataset", "read_parquet", "read_tar"]

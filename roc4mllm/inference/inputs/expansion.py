@@ -1,0 +1,158 @@
+"""
+From what a person types to one input per picture: folders, globs, names, tar shards, Parquet files and the lines of
+stdin become one stream of pictures in a fixed order.
+
+Nothing is dropped in silence. A missing file, a folder without pictures and a glob without match each stay in the
+stream as one input that carries its error, so that the rows of a table can be counted against what was asked for.
+"""
+
+import glob
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from .containers import TAR_ENDINGS, count_parquet, count_tar, read_parquet, read_tar
+from .picture_input import PICTURE_ENDINGS, PictureInput
+
+STDIN = "-"
+
+
+def expand_inputs(
+    paths: Iterable[str], *, recursive: bool = False, separator: bytes = b"\n"
+) -> Iterator[PictureInput]:
+    """
+    The pictures that names stand for, in the order given; inside a folder or glob by name. They are looked for as
+    they are asked for.
+
+    A glob is handled as if the shell had expanded it. Hidden files and folders (`.name`) are taken only when named. A
+    picture that is reached twice is listed twice.
+
+    Args:
+        paths (iterable of `str`):
+            Files, folders, globs (`*`, `?`, `[…]`, `**`), http(s) URLs, tar shards (`.tar`, `.tar.gz`, …), Parquet
+            files with bytes of pictures, and `-` for names on stdin.
+        recursive (`bool`, *optional*, defaults to `False`):
+            Search the sub-folders of folders too; symbolic links to folders are not followed.
+        separator (`bytes`, *optional*, defaults to `b"\\n"`):
+            What ends a name on stdin.
+
+    Yields:
+        `PictureInput`: at least one for each of `paths` but `-`.
+    """
+    for path in paths:
+        if path == STDIN:
+            for name in read_names(sys.stdin.buffer, separator):
+                yield from _expand_path(name, recursive)
+        elif is_glob(path):
+            yield from _expand_glob(path, recursive)
+        else:
+            yield from _expand_path(path, recursive)
+
+
+def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None:
+    """How many inputs `expand_inputs` gives, without opening a picture; None if only reading tells."""
+    names = [path for path in paths if is_url(path) or not path.lower().endswith((*TAR_ENDINGS, ".parquet"))]
+    counts = [_count_container(match) for path in paths if path not in names for match in _matches(path)]
+    if STDIN in paths or None in counts:
+        return None
+    return sum(filter(None, counts)) + sum(1 for _ in expand_inputs(names, recursive=recursive))
+
+
+def _matches(path: str) -> list[str]:
+    return glob.glob(path, recursive=True) if is_glob(path) else [path]
+
+
+def _count_container(path: str) -> int | None:
+    if _why_unreadable(path) is not None:
+        return 1
+    return count_parquet(path) if path.lower().endswith(".parquet") else count_tar(path)
+
+
+def is_url(path: str) -> bool:
+    """Whether the scorer is to fetch it."""
+    return path.startswith(("http://", "https://"))
+
+
+def is_glob(path: str) -> bool:
+    """Whether it stands for the files that match; `cat[1].jpg` may well be the name of a file."""
+    return glob.has_magic(path) and not os.path.lexists(path) and not is_url(path)
+
+
+def read_names(file: BinaryIO, separator: bytes) -> Iterator[str]:
+    """The names in a file, as they come; empty ones are left out."""
+    rest = b""
+    while piece := file.read1(65536):  # type: ignore[attr-defined]
+        *names, rest = (rest + piece).split(separator)
+        yield from (os.fsdecode(name) for name in names if name)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def _expand_glob(pattern: str, recursive: bool) -> Iterator[PictureInput]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if "**" in pattern:  # it matches folders and the files in them; expanding the folders would list the files again
+        matches = [match for match in matches if not os.path.isdir(match)]
+    if not matches:
+        yield PictureInput(pattern, "no file matches this pattern")
+    for match in matches:
+        yield from _expand_path(match, recursive)
+
+
+def _expand_path(path: str, recursive: bool) -> Iterator[PictureInput]:
+    if is_url(path):
+        yield PictureInput(path)
+    elif os.path.isdir(path):
+        yield from _expand_folder(path, recursive)
+    elif (error := _why_unreadable(path)) is not None:
+        yield PictureInput(path, error)
+    elif path.lower().endswith(TAR_ENDINGS):
+        yield from read_tar(path)
+    elif path.lower().endswith(".parquet"):
+        yield from read_parquet(path)
+    else:
+        yield PictureInput(path)
+
+
+def _expand_folder(folder: str, recursive: bool) -> Iterator[PictureInput]:
+    failed: list[PictureInput] = []
+
+    def unreadable(error: OSError) -> None:
+        failed.append(PictureInput(str(error.filename), f"the folder cannot be listed: {error.strerror}"))
+
+    seen, containers, subfolders = 0, 0, False
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        subfolders = subfolders or bool(folders)
+        if not recursive:
+            folders.clear()
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS):
+                path = os.path.join(parent, name)
+                seen += 1
+                yield PictureInput(path, _why_unreadable(path))
+            containers += name.lower().endswith((*TAR_ENDINGS, ".parquet"))
+        seen += len(failed)
+        yield from failed
+        failed.clear()
+    seen += len(failed)
+    yield from failed
+    if not seen:
+        hint = "; its sub-folders were not searched, --recursive does" if subfolders and not recursive else ""
+        hint += f"; name its {containers} tar or Parquet files to have what is in them" if containers else ""
+        yield PictureInput(folder, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+
+
+def _why_unreadable(path: str) -> str | None:
+    """What can be known without opening the file; None if the scorer should try."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return "not a regular file"  # opening a named pipe would wait for a writer for ever
+    return None
+
+
+__all__ = ["STDIN", "count_inputs", "expand_inputs"]

@@ -1,0 +1,200 @@
+"""
+What a report shows, read from tables of scores: pictures by model, failures, and labels found for their paths.
+
+Scores are compared only within a scale: one model and revision, one range, one direction. Several tables, or several
+models in one, give several scales, and nothing is averaged or ranked across them.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..tables.score_reading import Scale, as_number, scale_of
+from ..tables.score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
+
+LABEL = "label"  # the column of a table that holds what people said
+NO_ATTRIBUTES = frozenset(
+    (*SCORE_COLUMNS, *CASCADE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, "")
+)  # "": surplus cells of a CSV line
+
+
+@dataclass(slots=True)
+class ScoredPicture:
+    """
+    A row with a score.
+
+    Args:
+        number (`int`):
+            Its place among all rows of the report, from 1.
+        path (`str`):
+            The `path` of the row, as it stands there.
+        score (`float`):
+            In units of the scale.
+        std (`float`, *optional*):
+            Standard deviation of the levels behind the score, in its units.
+        attributes (`dict[str, float]`):
+            Further numbers by the names of their columns.
+        label (`float`, *optional*):
+            What people said.
+        distribution (`list[float]`, *optional*):
+            Probability of each level of the score, lowest first.
+    """
+
+    number: int
+    path: str
+    score: float
+    std: float | None = None
+    attributes: dict[str, float] = field(default_factory=dict)
+    label: float | None = None
+    distribution: list[float] | None = None
+
+
+@dataclass(slots=True)
+class FailedPicture:
+    """A row without a score: its place among all rows, its path, the reason, and the model that was asked."""
+
+    number: int
+    path: str
+    error: str
+    model: str | None
+
+
+@dataclass
+class Scores:
+    """All rows of a report: scored pictures by scale in the order of the tables, and failures."""
+
+    pictures: dict[Scale, list[ScoredPicture]] = field(default_factory=dict)
+    failures: list[FailedPicture] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Number of all rows."""
+        return sum(map(len, self.pictures.values())) + len(self.failures)
+
+    @property
+    def distinct(self) -> int:
+        """Number of pictures, by their paths: several models may have scored the same ones."""
+        scored = {picture.path for group in self.pictures.values() for picture in group}
+        return len(scored | {failure.path for failure in self.failures})
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def collect_scores(tables: Iterable[Sequence[Row]]) -> Scores:
+    """
+    Sort the rows of tables by scale.
+
+    Args:
+        tables (iterable of lists of `dict`):
+            What `read_table` returned for each file; they are taken one after the other, so that a generator needs the
+            memory of one.
+
+    Returns:
+        [`Scores`]
+
+    Raises:
+        ValueError: If a score, range, std or label is not a number, or there is no row at all.
+    """
+    scores, versions, before = Scores(), set(), 0
+    for rows in tables:
+        attributes = attribute_columns(rows)
+        for count, row in enumerate(rows, start=1):
+            add_row(scores, row, before + count, f"row {count}", attributes)
+            versions |= {str(row["version"])} if row.get("version") else set()
+        before += len(rows)
+    if not before:
+        raise ValueError("there is nothing to report: the table has no rows")
+    scores.versions = sorted(versions)
+    return scores
+
+
+def add_row(scores: Scores, row: Row, number: int, where: str, attributes: Sequence[str]) -> None:
+    """Take up one row; `where` names it in messages."""
+    score, std, label = (as_number(row.get(name), f"{where}, {name}") for name in ("score", "std", LABEL))
+    path, error, model = str(row["path"]), row.get("error"), row.get("model")
+    if score is None or error is not None:
+        scores.failures.append(FailedPicture(number, path, str(error or "no score"), model and str(model)))
+        return
+    values = {name: value for name in attributes if (value := number_or_none(row.get(name))) is not None}
+    picture = ScoredPicture(number, path, score, std, values, label, levels_of(row.get("distribution")))
+    scores.pictures.setdefault(scale_of(row, where), []).append(picture)
+
+
+def number_or_none(value: Any) -> float | None:
+    """The finite number that a cell holds, None for whatever else."""
+    try:
+        return None if isinstance(value, bool) else as_number(value, "")
+    except ValueError:
+        return None
+
+
+def levels_of(distribution: Any) -> list[float] | None:
+    """The probabilities of a JSON line, if they are some."""
+    values = [number_or_none(value) for value in distribution] if isinstance(distribution, list) else []
+    known = [value for value in values if value is not None and value >= 0]
+    return known if len(known) == len(values) > 1 and sum(known) > 0 else None
+
+
+def attribute_columns(rows: Sequence[Row]) -> list[str]:
+    """Columns of numbers beyond those of every table; `score --alias` writes one that repeats the score."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in NO_ATTRIBUTES)
+    return [name for name in names if holds_numbers(rows, name) and any(differs(row, name) for row in rows)]
+
+
+def holds_numbers(rows: Sequence[Row], name: str) -> bool:
+    """Whether every known cell of a column is a number, and one is known."""
+    known = [row[name] for row in rows if row.get(name) is not None]
+    return bool(known) and all(number_or_none(value) is not None for value in known)
+
+
+def differs(row: Row, name: str) -> bool:
+    """Whether a cell is not just the score again."""
+    return row.get(name) is not None and number_or_none(row[name]) != number_or_none(row.get("score"))
+
+
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+def add_labels(scores: Scores, labels: Mapping[str, float], folder: str | os.PathLike[str]) -> int:
+    """
+    Give pictures the labels of their paths: the very path, else the same file, else a file name that only one has.
+
+    Args:
+        scores ([`Scores`]):
+            Changed in place; a label of the table gives way to one found here.
+        labels (mapping of `str` to `float`):
+            By path, which starts from `folder` or the current folder.
+        folder (`str` or path):
+            Where the labels were read.
+
+    Returns:
+        `int`: the number of pictures that have got one, each counted once per model.
+
+    Raises:
+        ValueError: If none has.
+    """
+    pictures = [picture for group in scores.pictures.values() for picture in group]
+    files = {
+        os.path.abspath(os.path.join(start, path)): label for path, label in labels.items() for start in ("", folder)
+    }
+    label_names = Counter(map(os.path.basename, labels))
+    names = {name: label for path, label in labels.items() if label_names[name := os.path.basename(path)] == 1}
+    taken = Counter(map(os.path.basename, {picture.path for picture in pictures}))
+    found = 0
+    for picture in pictures:
+        name = os.path.basename(picture.path)
+        label = labels.get(picture.path, files.get(os.path.abspath(picture.path)))
+        if label is None and taken[name] == 1:
+            label = names.get(name)
+        if label is not None:
+            picture.label, found = label, found + 1
+    if pictures and not found:
+        raise ValueError(
+            f"none of the {len(labels)} labels is of a picture with a score: they begin with "
+            f"{next(iter(labels), '')!r}, the pictures with {pictures[0].path!r}; paths or file names must be the same"
+        )
+    return found
