@@ -6,20 +6,27 @@ size, because a batch takes as long as its largest member where a model keeps th
 when its pictures would take too much memory. So batches come out of order; `Batch.places` says where they belong.
 """
 
+import ctypes
 import io
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from transformers import BatchFeature
 
 from .picture_batches_aesthetics import Batch, PicturePreparation, Unreadable, describe
 
 LOOK_AHEAD = 4  # batches that a window of a worker can be put together from
 MAX_BATCH_PIXELS = 100_000_000  # decoded together, 300 MB as RGB; one picture alone may have more
+UNKNOWN_SIZE = (5_000, 5_000)  # counted for a picture whose head is not at hand
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class SourceList(Dataset):
@@ -82,15 +89,19 @@ def batches(sources, preparation: PicturePreparation, batch_size: int, num_worke
         raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
     dataset = as_dataset(sources)
     items = dataset if isinstance(dataset, SourceStream) else range(len(dataset))
-    size = window_size(dataset, batch_size, num_workers)
+    under_way: dict[int, Any] = {}  # by place, what workers were sent
     loader = DataLoader(
         WindowItems(dataset),
-        batch_sampler=windows(items, size),
+        batch_sampler=windows(items, window_size(dataset, batch_size, num_workers), under_way),
         collate_fn=WindowPreparation(preparation, batch_size),
         num_workers=num_workers,
+        prefetch_factor=1 if num_workers else None,  # a window is four batches; more would only take memory
+        worker_init_fn=end_with_parent if num_workers else None,
     )
     for window in loader:
-        yield from window
+        for batch in window:
+            batch.sources = UnderWay(dataset, [under_way.pop(place) for place in batch.places])
+            yield as_tensors(batch)
     if isinstance(dataset, SourceStream) and dataset.broken is not None:
         raise RuntimeError(
             f"The iterable of pictures broke off at an error of its own ({dataset.broken}); what follows is lost. "
@@ -119,11 +130,12 @@ def window_size(dataset: SourceList | SourceStream, batch_size: int, num_workers
     return min(max(share, batch_size), LOOK_AHEAD * batch_size)
 
 
-def windows(items: Iterable, size: int) -> Iterator[list[tuple[int, Any]]]:
-    """Items with their places, `size` at a time."""
+def windows(items: Iterable, size: int, under_way: dict[int, Any]) -> Iterator[list[tuple[int, Any]]]:
+    """Items with their places, `size` at a time; also noted in `under_way`."""
     window: list[tuple[int, Any]] = []
-    for item in enumerate(items):
-        window.append(item)
+    for place, item in enumerate(items):
+        under_way[place] = item
+        window.append((place, item))
         if len(window) == size:
             yield window
             window = []
@@ -132,14 +144,34 @@ def windows(items: Iterable, size: int) -> Iterator[list[tuple[int, Any]]]:
 
 
 @dataclass
+class UnderWay(Sequence):
+    """The sources of a batch, fetched again when they are asked for: they are not sent back by workers."""
+
+    sources: SourceList | SourceStream
+    keys: list
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index):
+        return self.sources[self.keys[index]]
+
+
+@dataclass
 class WindowItems(Dataset):
-    """What a `DataLoader` fetches for an item of a window: its place and its source."""
+    """What a `DataLoader` fetches for an item of a window: its place and its source, remote files as their bytes."""
 
     sources: SourceList | SourceStream
 
     def __getitem__(self, item: tuple[int, Any]) -> tuple[int, Any]:
         place, key = item
-        return place, self.sources[key]
+        source = self.sources[key]
+        if not hasattr(source, "read_bytes") or isinstance(source, os.PathLike):
+            return place, source
+        try:
+            return place, source.read_bytes()
+        except Exception as error:  # whatever a file system's own code raises
+            return place, Unreadable(describe(error))
 
 
 @dataclass
@@ -154,8 +186,42 @@ class WindowPreparation:
         for part in by_size(window, self.batch_size):
             batch = self.preparation([source for _, source in part])
             batch.places = [place for place, _ in part]
-            done.append(batch)
+            done.append(as_arrays(batch) if get_worker_info() else batch)
         return done
+
+
+def as_arrays(batch: Batch) -> Batch:
+    """
+    A batch as a worker sends it: without its sources, and with arrays for tensors, which would go through shared
+    memory. Of that there are 64 MB in a container of Docker's, and a worker that finds none says nothing and waits.
+    """
+    batch.sources = []
+    if batch.inputs is not None:
+        values = {key: value.numpy() if torch.is_tensor(value) else value for key, value in batch.inputs.items()}
+        batch.inputs = WorkerInputs(values, [key for key, value in batch.inputs.items() if torch.is_tensor(value)])
+    return batch
+
+
+def as_tensors(batch: Batch) -> Batch:
+    """A batch as the model takes it."""
+    if isinstance(batch.inputs, WorkerInputs):
+        values, tensors = batch.inputs.values, batch.inputs.tensors
+        batch.inputs = BatchFeature(values | {key: torch.from_numpy(values[key]) for key in tensors})
+    return batch
+
+
+@dataclass
+class WorkerInputs:
+    """Model inputs on their way from a worker, some of which were tensors."""
+
+    values: dict[str, Any]
+    tensors: list[str]
+
+
+def end_with_parent(worker: int) -> None:
+    """Let a worker be killed with the process that started it: blocked on a full pipe, it would stay for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def by_size(window: Sequence[tuple[int, Any]], batch_size: int) -> Iterator[list[tuple[int, Any]]]:
@@ -176,30 +242,24 @@ def by_size(window: Sequence[tuple[int, Any]], batch_size: int) -> Iterator[list
 
 
 def size_of(source) -> tuple[int, int]:
-    """Width and height, from the head of a file; zeros where they are not at hand, or reading will fail anyway."""
+    """Width and height, from the head of a file; zeros where reading will fail."""
     if isinstance(source, dict):
         source = source.get("path") if source.get("bytes") is None else source["bytes"]
     if isinstance(source, Image.Image):
         return source.size
     if isinstance(source, bytes):
         source = io.BytesIO(source)
-    elif hasattr(source, "read_bytes") and not isinstance(source, os.PathLike):
-        source = io.BytesIO(head_of(source))
+    elif isinstance(source, str) and "://" in source:
+        return UNKNOWN_SIZE
     elif not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
         return 0, 0
     try:
-        with warnings.catch_warnings(), Image.open(source) as image:
-            return image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a bomb: who decodes it refuses it
+            with Image.open(source) as image:
+                return image.size
     except Exception:  # as varied as damaged files are
         return 0, 0
-
-
-def head_of(source) -> bytes:
-    """The bytes of a member of an archive; nothing where reading will fail anyway."""
-    try:
-        return source.read_bytes()
-    except (OSError, ValueError):
-        return b""
 
 
 __all__ = ["SourceList", "batches"]

@@ -131,9 +131,10 @@ class ImageAestheticsPipeline(Pipeline):
         position, waiting = 0, {}
         for batch in batches(inputs, preparation, batch_size, num_workers):
             rows = self._rows(batch, preparation, forward_params)
-            waiting |= dict(zip(batch.places, zip(rows, batch.sources, strict=True), strict=True))
+            waiting |= {place: (row, batch, i) for i, (place, row) in enumerate(zip(batch.places, rows, strict=True))}
             while position in waiting:  # batches of pictures of one size come out of order
-                row, source = waiting.pop(position)
+                row, of, index = waiting.pop(position)
+                source = of.sources[index] if "error" in row else None  # fetched anew, to be named
                 yield self.postprocess(row, source=source, position=position, **postprocess_params)
                 position += 1
 
@@ -177,6 +178,8 @@ class ImageAestheticsPipeline(Pipeline):
         try:
             return self.forward(batch, **forward_params), None
         except (RuntimeError, ValueError, MemoryError) as error:
+            if is_device_lost(error):
+                raise  # every batch from now on would fail alike
             return [], describe(error)
 
     def _rows_of_halves(self, batch, preparation, forward_params, rows, failure: str) -> list[dict]:
@@ -278,6 +281,11 @@ class ImageAestheticsPipeline(Pipeline):
         custom_object_save(self, save_directory)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Whether the accelerator is of no more use to this process; out of memory is not that."""
+    return isinstance(error, getattr(torch, "AcceleratorError", ())) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def check_scorer(model, allow_untrained: bool) -> None:

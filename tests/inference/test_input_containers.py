@@ -169,4 +169,4 @@ def test_a_file_on_another_file_system(scorer, expected):
     entries = [{"bytes": None, "path": f"memory://pictures/{name}.png"} for name in ("a", "missing")]
     found = [record for _, record in score_inputs(scorer, [row_input("set#0", entry, None) for entry in entries])]
     assert found[0]["score"] == pytest.approx(expected[1], abs=1e-5)
-    assert "cannot be read" in found[1]["error"]
+    assert "missing.png" in found[1]["error"]
