@@ -4,7 +4,7 @@ result per input in input order.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .inputs.picture_input import PictureInput
@@ -36,22 +36,27 @@ def score_inputs(
             yield item.source
 
     for record in scorer(sources(), **options):
-        yield waiting.popleft(), record
+        if waiting:  # else it is the record of an error of `inputs` itself, which is raised after it
+            yield waiting.popleft(), record
 
 
-def remaining(inputs: Iterable[PictureInput], done: Counter[str]) -> Iterator[PictureInput]:
+def remaining(
+    inputs: Iterable[PictureInput], done: Counter[str], skipped: Callable[[], object] = lambda: None
+) -> Iterator[PictureInput]:
     """
     The inputs that have no row yet; one that is listed twice needs two.
 
     Args:
         inputs (iterable of `PictureInput`): All.
         done (`Counter`): How many rows there are of each path, as `TableFile.found.paths`.
+        skipped (callable, *optional*): Called for each input that has a row.
     """
     left = done.copy()
     for item in inputs:
         path = encodable(item.path)
         if left[path] > 0:
             left[path] -= 1
+            skipped()
         else:
             yield item
 

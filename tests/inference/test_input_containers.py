@@ -1,5 +1,6 @@
 """Tar shards, Parquet files and data sets give their pictures, and say where they break off."""
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -13,8 +14,9 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.inputs.containers import read_dataset, row_input
+from roc4mllm.inference.inputs.containers import RemoteFile, file_input, read_dataset, row_input
 from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
+from roc4mllm.inference.inputs.picture_input import PictureInput
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics
 
 CONTENTS = {f"{number}.png": encoded(photo(number), "PNG") for number in range(5)}
@@ -92,6 +94,26 @@ def test_a_shard_that_breaks_off_says_so(scorer, tmp_path, ending):
     assert "the archive breaks off after" in last[2]
 
 
+@pytest.mark.parametrize("damage", ["bit", "cut at a header", "cut in a header", "no end"])
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_damaged_header_loses_no_picture_in_silence(tmp_path, ending, damage):
+    """`tarfile` takes a damaged header for the end."""
+    plain = bytearray(Path(make_tar(tmp_path / "plain.tar", CONTENTS)).read_bytes())
+    with tarfile.open(tmp_path / "plain.tar") as archive:
+        third, last = archive.getmembers()[2], archive.getmembers()[4]
+    if damage == "bit":
+        plain[third.offset + 3] ^= 1
+    else:
+        end = last.offset_data + (last.size + 511) // 512 * 512
+        del plain[{"cut at a header": third.offset, "cut in a header": third.offset + 200}.get(damage, end) :]
+    shard = tmp_path / f"s.{ending}"
+    shard.write_bytes(gzip.compress(plain) if ending == "tar.gz" else plain)
+    *found, broken = expand_inputs([str(shard)])
+    assert len(found) == (5 if damage == "no end" else 2)
+    assert broken.path == str(shard)
+    assert f"the archive breaks off after {len(found)} pictures" in broken.error
+
+
 def test_a_shard_without_pictures_and_one_that_is_none(tmp_path):
     (empty,) = expand_inputs([make_tar(tmp_path / "e.tar", {"a.txt": b"text"})])
     assert "the archive holds no picture" in empty.error
@@ -166,7 +188,18 @@ def test_a_file_on_another_file_system(scorer, expected):
     """As a streamed data set of the Hub points to its pictures."""
     with fsspec.open("memory://pictures/a.png", "wb") as file:
         file.write(CONTENTS["1.png"])
-    entries = [{"bytes": None, "path": f"memory://pictures/{name}.png"} for name in ("a", "missing")]
-    found = [record for _, record in score_inputs(scorer, [row_input("set#0", entry, None) for entry in entries])]
+    inputs = [PictureInput("set#0", content=RemoteFile(f"memory://pictures/{name}.png")) for name in ("a", "missing")]
+    inputs.append(PictureInput("set#2", content=RemoteFile("nosuchprotocol://a.png")))
+    found = [record for _, record in score_inputs(scorer, inputs)]
     assert found[0]["score"] == pytest.approx(expected[1], abs=1e-5)
     assert "missing.png" in found[1]["error"]
+    assert "nosuchprotocol" in found[2]["error"]
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "https://127.0.0.1/a.png", "file:///etc/hostname", "set/../a.png"])
+def test_a_data_set_cannot_point_elsewhere(tmp_path, path):
+    assert "outside of itself" in file_input("set#0/a.png", path, str(tmp_path)).error
+    assert row_input("p.parquet#0", {"bytes": None, "path": path}, None).error == "this row holds no picture"
+    inside = str(tmp_path / "train" / "a.png")
+    assert file_input("set#0/a.png", inside, str(tmp_path)).content == inside
+    assert file_input("set#0/a.png", "hf://datasets/a/b/a.png", "a/b").content == RemoteFile("hf://datasets/a/b/a.png")

@@ -4,6 +4,7 @@ Pictures out of containers: tar shards (WebDataset), Parquet files and data sets
 A container that breaks off ends with one input that says so: its other pictures were not dropped in silence.
 """
 
+import lzma
 import os
 import tarfile
 import zlib
@@ -18,7 +19,7 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ROWS = 32  # read at once
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "bytes", "content")
 NAME_COLUMNS = ("path", "__key__", "key", "file_name", "filename", "name", "id", "image_id", "url")
-BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
+BROKEN_TAR = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
 
 
 # Tar -----------------------------------------------------------------------------------------------------------------
@@ -49,11 +50,32 @@ class TarMember:
         return data
 
 
+class StrictTarInfo(tarfile.TarInfo):
+    """A header that says so where it is damaged: `tarfile` takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "StrictTarInfo":
+        """
+        The header at which an archive stands.
+
+        Raises:
+            tarfile.ReadError: If it is damaged or cut off.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it has no end mark, so that it may have been cut off") from None
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged header: {error}") from None
+
+
 def read_tar(path: str) -> Iterator[PictureInput]:
     """The pictures of an archive in its order; nothing is unpacked to a file."""
     count = 0
     try:
-        with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r|*") as archive:
+        with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r|*", tarinfo=StrictTarInfo) as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
@@ -123,7 +145,8 @@ def open_parquet(path: str) -> Any:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f"{path!r} needs pyarrow: pip install 'roc4mllm[data]'") from error
-    return pyarrow.parquet.ParquetFile(path)
+    # read in pieces: without a buffer a column of a row group, a gigabyte where pandas wrote it, comes at once
+    return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
 
 
 def picture_columns(schema: Any) -> tuple[str, str | None]:
@@ -153,17 +176,20 @@ def picture_columns(schema: Any) -> tuple[str, str | None]:
 
 
 def row_input(place: str, value: Any, name: Any) -> PictureInput:
-    """One row as an input, called after its place and its name."""
+    """One row as an input, called after its place and its name. A file that a row points to is not read."""
     if isinstance(value, dict):
         name = os.path.basename(value.get("path") or "") or name
-        value = at_path(value.get("path")) if value.get("bytes") is None else value["bytes"]
+        value = value.get("bytes")
     path = place if name is None else f"{place}/{name}"
     return PictureInput(path, content=value) if value is not None else PictureInput(path, "this row holds no picture")
 
 
+# Data sets -----------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on any file system that fsspec knows, as the Hub (`hf://`); read by the process that decodes it."""
+    """A file on a file system that fsspec knows, as the Hub (`hf://`); read by the process that decodes it."""
 
     url: str
 
@@ -179,14 +205,6 @@ class RemoteFile:
         with fsspec.open(self.url, "rb") as file:
             data: bytes = file.read(MAX_BYTES + 1)
         return data
-
-
-def at_path(path: str | None) -> Any:
-    """What a record without bytes points to."""
-    return RemoteFile(path) if path and "://" in path and not path.startswith("http") else path
-
-
-# Data sets -----------------------------------------------------------------------------------------------------------
 
 
 def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
@@ -209,9 +227,23 @@ def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
     def inputs() -> Iterator[PictureInput]:
         for row, entry in enumerate(stream):
             (value,) = entry.values()
-            yield row_input(f"{name}/{split}#{row}", value, None)
+            place = f"{name}/{split}#{row}"
+            if value and value.get("bytes") is None and value.get("path"):
+                yield file_input(f"{place}/{os.path.basename(value['path'])}", value["path"], name)
+            else:
+                yield row_input(place, value, None)
 
     return inputs()
+
+
+def file_input(place: str, path: str, name: str) -> PictureInput:
+    """A picture that a data set keeps as a file of its own: on the Hub, or in its folder. Others are not read."""
+    if path.startswith("hf://"):
+        return PictureInput(place, content=RemoteFile(path))
+    folder = os.path.realpath(name)
+    if os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(path)]) == folder:
+        return PictureInput(place, content=path)
+    return PictureInput(place, "the data set points to a file outside of itself, which is not read")
 
 
 def picture_stream(name: str, split: str | None) -> tuple[Any, str]:

@@ -41,6 +41,30 @@ def expand_inputs(
     Yields:
         `PictureInput`: at least one for each of `paths` but `-`.
     """
+    for item in find_names(paths, recursive, separator):
+        if item.error is not None or not is_container(item.path):
+            yield item
+        elif item.path.lower().endswith(".parquet"):
+            yield from read_parquet(item.path)
+        else:
+            yield from read_tar(item.path)
+
+
+def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None:
+    """How many inputs `expand_inputs` gives, without reading a picture; None if only reading tells."""
+    if STDIN in paths:
+        return None
+    count = 0
+    for item in find_names(paths, recursive, b""):
+        inside = 1 if item.error is not None or not is_container(item.path) else count_container(item.path)
+        if inside is None:
+            return None
+        count += inside
+    return count
+
+
+def find_names(paths: Iterable[str], recursive: bool, separator: bytes) -> Iterator[PictureInput]:
+    """Pictures and containers, the latter unopened."""
     for path in paths:
         if path == STDIN:
             for name in read_names(sys.stdin.buffer, separator):
@@ -51,22 +75,13 @@ def expand_inputs(
             yield from _expand_path(path, recursive)
 
 
-def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None:
-    """How many inputs `expand_inputs` gives, without opening a picture; None if only reading tells."""
-    names = [path for path in paths if is_url(path) or not path.lower().endswith((*TAR_ENDINGS, ".parquet"))]
-    counts = [_count_container(match) for path in paths if path not in names for match in _matches(path)]
-    if STDIN in paths or None in counts:
-        return None
-    return sum(filter(None, counts)) + sum(1 for _ in expand_inputs(names, recursive=recursive))
+def is_container(path: str) -> bool:
+    """Whether pictures are to be looked for inside a file."""
+    return path.lower().endswith((*TAR_ENDINGS, ".parquet")) and not is_url(path)
 
 
-def _matches(path: str) -> list[str]:
-    return glob.glob(path, recursive=True) if is_glob(path) else [path]
-
-
-def _count_container(path: str) -> int | None:
-    if _why_unreadable(path) is not None:
-        return 1
+def count_container(path: str) -> int | None:
+    """How many inputs it gives, if that can be told without decompressing it."""
     return count_parquet(path) if path.lower().endswith(".parquet") else count_tar(path)
 
 
@@ -105,14 +120,8 @@ def _expand_path(path: str, recursive: bool) -> Iterator[PictureInput]:
         yield PictureInput(path)
     elif os.path.isdir(path):
         yield from _expand_folder(path, recursive)
-    elif (error := _why_unreadable(path)) is not None:
-        yield PictureInput(path, error)
-    elif path.lower().endswith(TAR_ENDINGS):
-        yield from read_tar(path)
-    elif path.lower().endswith(".parquet"):
-        yield from read_parquet(path)
     else:
-        yield PictureInput(path)
+        yield PictureInput(path, _why_unreadable(path))
 
 
 def _expand_folder(folder: str, recursive: bool) -> Iterator[PictureInput]:
@@ -148,6 +157,8 @@ def _why_unreadable(path: str) -> str | None:
     """What can be known without opening the file; None if the scorer should try."""
     try:
         mode = os.stat(path).st_mode
+    except ValueError:
+        return "a NUL in the name: if names end with NUL, as of find -print0, say --null"
     except OSError as error:
         return "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
     if not stat.S_ISREG(mode):
