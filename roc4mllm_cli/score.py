@@ -11,7 +11,7 @@ def add_command(commands: Commands) -> None:
         description="Score pictures: one row per input, in input order. A picture that cannot be scored is a row with "
         "an error text and no score. Pictures are only read.",
         epilog="Without -o: a table on a terminal, one JSON object per line into a pipe. The columns are path, score, "
-        "normalized, std, score_min, score_max, further attributes, model, revision, version, error; with "
+        "normalized, std, score_min, score_max, further attributes, attribute, model, revision, version, error; with "
         "--personal also general_score, with --cascade fast_score and fast_model. Rows are written as they come, "
         "beside FILE, which appears when it is complete.",
         allow_abbrev=False,
@@ -30,7 +30,9 @@ def add_command(commands: Commands) -> None:
         metavar="FILE",
         help="write to FILE: .csv, .jsonl or .parquet; or to a folder/ of Parquet parts",
     )
-    parser.add_argument("--resume", action="store_true", help="keep the rows that FILE or an interrupted run has")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows that FILE or an interrupted run has, failed ones too"
+    )
     parser.add_argument("--attributes", type=names, metavar="A,B", help="what to score (default: all of the model's)")
     add_batch_options(parser, workers=None)
     add_running_options(parser)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
+from roc4mllm.inference.tables.score_formats import ParquetPartsWriter
 from roc4mllm.inference.tables.score_reading import read_table
-from roc4mllm.inference.tables.score_writing import ParquetPartsWriter
 from roc4mllm_cli import main
 
 LONGEST = 0.15  # seconds from the first new row to the kill; every fourth run does not get that far

@@ -26,7 +26,7 @@ ATTRIBUTES = ("aesthetics", "color", "light")
 INPUTS = ["album/a.png", "album/b.png", "album/broken.jpg", "album/c.png", "missing.jpg", "*.gif", "empty"]
 COLUMNS = [
     "path", "score", "normalized", "std", "score_min", "score_max", "color", "light",
-    "model", "revision", "version", "error",
+    "attribute", "model", "revision", "version", "error",
 ]  # fmt: skip
 
 

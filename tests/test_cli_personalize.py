@@ -120,7 +120,7 @@ def test_scores_by_a_taste(model, capsys, general):
     frame = pd.read_csv("s.csv")
     assert list(frame.columns) == [
         "path", "score", "normalized", "std", "score_min", "score_max", "general_score", "color",
-        "model", "revision", "version", "error",
+        "attribute", "model", "revision", "version", "error",
     ]  # fmt: skip
     scored = frame[frame["error"].isna()].set_index("path")
     expected = dict(zip([f"album/{seed}.png" for seed in range(COUNT)], general, strict=True))

@@ -98,8 +98,7 @@ def test_resuming_scores_what_is_missing(model, capsys):
 def test_rows_of_an_interrupted_run_are_pointed_to(model, capsys):
     Path("s.partial.csv").write_text("path,score\n")
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv")
-    assert "'" in told
-    assert "s.partial.csv' holds the rows of an interrupted run: --resume goes on with them, or delete them" in told
+    assert "s.partial.csv' holds rows of an earlier run: --resume goes on with them (resume=True), or delete" in told
     assert Path("s.partial.csv").read_text() == "path,score\n"
 
 
@@ -107,9 +106,10 @@ def test_resuming_with_another_model_is_refused(model, fast, capsys):
     assert main(["score", "album", "-m", fast, "-o", "s.csv"]) == 0
     before = Path("s.csv").read_bytes()
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
-    assert "the rows so far are of another model or version (fast, " in told
-    assert "than this one (slow, " in told
+    assert "the rows so far are of another attribute, model or version (aesthetics, fast, " in told
+    assert "than this run's (aesthetics, slow, " in told
     assert Path("s.csv").read_bytes() == before
+    assert sorted(os.listdir()) == ["album", "s.csv"]
 
 
 def test_resuming_needs_a_file(capsys):
@@ -183,6 +183,6 @@ def test_time_left_counts_only_what_this_run_does(monkeypatch):
     clock = iter([0.0, 100.0])
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
     progress = Progress(7250)
-    progress.skip(5000)
+    progress.skipped = 5000
     progress.start, progress.done = 0.0, 50
     assert progress.line() == "roc4mllm: 5050 of 7250 pictures, 0.5/s, 0 failed, 1:13:20 left"

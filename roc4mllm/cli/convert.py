@@ -3,16 +3,13 @@
 import argparse
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..hub.convert_file import FAMILIES as FILE_FAMILIES
 from ..hub.convert_file import convert_file
 from ..hub.convert_folder import convert_folder
 from ..inference.inputs.expansion import expand_inputs
+from .interruption import exit_when_told
 
 # Which families an option is for.
 OPTIONS = {
@@ -56,24 +53,6 @@ def from_file(args: argparse.Namespace) -> None:
             raise ValueError(wrong[0])
         pictures = [given.path for given in found]
     convert_file(args.family, args.source, args.destination, variant=args.variant, pictures=pictures)
-
-
-@contextmanager
-def exit_when_told() -> Iterator[None]:
-    """
-    End by an exception where SIGTERM or a closed terminal would kill, so that the unfinished folder is removed. A
-    signal that is ignored, as under nohup, stays so.
-    """
-    signals = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
-    is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    changed = [number for number in signals if is_main and signal.getsignal(number) is signal.SIG_DFL]
-    for number in changed:
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for number in changed:
-            signal.signal(number, signal.SIG_DFL)
 
 
 __all__ = ["run"]

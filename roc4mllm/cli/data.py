@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..inference.tables.score_table import shown
-from .convert import exit_when_told
+from .interruption import exit_when_told
 
 if TYPE_CHECKING:
     from ..datasets_scripts.convert import Report

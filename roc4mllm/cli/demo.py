@@ -5,7 +5,7 @@ import sys
 import threading
 
 from ..inference.demo.serve_demo import check_gradio, serve_demo
-from .convert import exit_when_told
+from .interruption import exit_when_told
 from .loading import load
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
-from .convert import exit_when_told
+from .interruption import exit_when_told
 
 
 def load(args: argparse.Namespace) -> Any:

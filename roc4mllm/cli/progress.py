@@ -25,15 +25,17 @@ class Progress:
         self.start = self.told = time.monotonic()
         self.bar: Any = None
 
-    def skip(self, count: int) -> int:
-        """Take note of inputs that are done already."""
-        self.skipped = count
-        return count
+    def skip(self) -> None:
+        """An input is done already."""
+        self.skipped += 1
+        if self.bar is not None:
+            self.bar.initial += 1  # its rate is of what this run does
+            self.bar.update()
 
     def __enter__(self) -> "Progress":
         self.start = self.told = time.monotonic()
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.count, initial=self.skipped, unit="picture", leave=False, smoothing=0.05)
+            self.bar = tqdm(total=self.count, unit="picture", leave=False, smoothing=0.05)
         return self
 
     def __exit__(self, *_: object) -> None:

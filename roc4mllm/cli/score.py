@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 from ..inference.bulk_scoring import remaining, score_inputs
 from ..inference.cascade import Cascade
 from ..inference.inputs.containers import read_dataset
-from ..inference.inputs.expansion import count_inputs, expand_inputs
+from ..inference.inputs.expansion import STDIN, count_inputs, expand_inputs
 from ..inference.inputs.picture_input import PictureInput
 from ..inference.personal.personal_scorer import PersonalScorer
 from ..inference.personal.personal_taste import PersonalTaste
-from ..inference.tables.score_table import GENERAL_SCORE, ORIGIN_COLUMNS, Row, make_row, shown, table_columns
-from ..inference.tables.score_writing import FoundRows, TableFile, check_output
-from .convert import exit_when_told
+from ..inference.tables.score_formats import FoundRows, Origin, origin_of
+from ..inference.tables.score_table import GENERAL_SCORE, Row, make_row, shown, table_columns
+from ..inference.tables.score_writing import TableFile, check_output
+from .interruption import exit_when_told
 from .loading import choose_attributes, load, load_named
 from .progress import Progress
 from .score_display import format_table
@@ -32,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
     output = check_arguments(args)
     taste = None if args.personal is None else PersonalTaste.load(args.personal)
     count = None if args.dataset else count_inputs(args.paths, recursive=args.recursive)
-    inputs = open_inputs(args)
+    inputs = open_inputs(args, output)
     scorer = load(args)
     attributes = choose_attributes(args.attributes, scorer.model.config)
     if taste is not None:
         scorer = personal(scorer, taste, args.personal, attributes)
     if args.cascade is not None:
-        scorer = Cascade(load_named(args.cascade, args), scorer, tuple(args.band))
+        scorer = Cascade(load_named(args.cascade, args), scorer, tuple(args.band), attributes)
     job = Job(args, scorer, attributes, inputs, count)
     if output is not None:
         write_file(output, job)
@@ -62,16 +64,31 @@ def check_arguments(args: argparse.Namespace) -> Path | None:
         raise ValueError("--cascade and --personal cannot be combined: a band is in the units of a model")
     if args.output is None and (args.resume or (args.cascade and sys.stdout.isatty())):
         raise ValueError(f"{'--resume' if args.resume else '--cascade'} needs a file to write: name it with -o")
+    if args.resume and args.personal is not None:
+        raise ValueError("--resume and --personal cannot be combined: rows do not tell whose taste they are of")
+    if args.dataset is None and args.split is not None:
+        raise ValueError("--split is of a data set: name one with --dataset")
+    if args.null and STDIN not in args.paths:
+        raise ValueError("--null is for names on stdin: name - as input")
     table_columns(args.attributes or [], args.alias, columns_beside(args))
     return None if args.output is None else check_output(args.output)
 
 
-def open_inputs(args: argparse.Namespace) -> Iterable[PictureInput]:
-    """What was asked for, looked for as it is scored."""
+def open_inputs(args: argparse.Namespace, output: Path | None) -> Iterable[PictureInput]:
+    """What was asked for, looked for as it is scored; a glob may match the table itself."""
     if args.dataset:
         return read_dataset(args.dataset, args.split)
     separator = b"\0" if args.null else b"\n"
-    return expand_inputs(args.paths, recursive=args.recursive, separator=separator)
+    found = expand_inputs(args.paths, recursive=args.recursive, separator=separator)
+    if output is None:
+        return found
+    return (item for item in found if not is_of_table(item.path, output))
+
+
+def is_of_table(path: str, output: Path) -> bool:
+    """Whether a file is the table that is being written, or stands beside it while it is."""
+    beginnings = (output.name, f"{output.stem}.partial{output.suffix}")
+    return os.path.basename(path).startswith(beginnings) and Path(os.path.realpath(path)).parent == output.parent
 
 
 def columns_beside(args: argparse.Namespace) -> Sequence[str]:
@@ -115,14 +132,10 @@ class Job:
         self.inputs, self.count = inputs, count
         self.columns = table_columns(attributes, args.alias, columns_beside(args))
         self.progress = Progress(count)
-        self.skipped = 0
 
     def score(self, write: Write, found: FoundRows | None = None) -> None:
         """Score and write every input that has no row yet."""
-        inputs = self.inputs
-        if found is not None and found.paths:
-            self.skipped = self.progress.skip(found.paths.total())
-            inputs = remaining(inputs, found.paths)
+        inputs = remaining(self.inputs, found.paths if found else Counter(), self.progress.skip)
         options = {"batch_size": self.args.batch_size, "num_workers": self.workers(), "attributes": self.attributes}
         try:
             with self.progress:
@@ -139,17 +152,19 @@ class Job:
             return int(self.args.num_workers)
         return 0 if self.count is not None and self.count < FEW else min(os.cpu_count() or 1, 8)
 
-    def origins(self) -> set[tuple[str | None, ...]]:
-        """Model, revision and version that the rows will have."""
-        scorers = [self.scorer.fast, self.scorer.slow] if isinstance(self.scorer, Cascade) else [self.scorer]
+    def origins(self) -> set[Origin]:
+        """What the rows will have in common, as `origin_of` tells it."""
+        cascade = self.scorer if isinstance(self.scorer, Cascade) else None
+        scorers = [cascade.fast, cascade.slow] if cascade else [self.scorer]
         records = [scorer.postprocess({"error": "none"}) for scorer in scorers]
-        return {tuple(record[name] for name in ORIGIN_COLUMNS[:-1]) for record in records}
+        beside = {"fast_score": None, "fast_model": records[0]["model"]} if cascade else {}
+        return {origin_of(make_row("", record | beside, self.attributes)) for record in records}
 
     def summary(self) -> str:
         """What was done."""
         line = self.progress.summary()
-        if self.skipped:
-            line += f"; {self.skipped} had a row already"
+        if self.progress.skipped:
+            line += f"; {self.progress.skipped} had a row already"
         if isinstance(self.scorer, Cascade):
             line += f"; {self.scorer.saving()}"
         return shown(line + (f"; written to {self.args.output}" if self.args.output else ""))
@@ -157,31 +172,11 @@ class Job:
 
 def write_file(output: Path, job: Job) -> None:
     """Score into a file; after an interruption, say where the rows so far are."""
-    table = open_table(output, job)
+    table = TableFile(output, job.columns, resume=job.args.resume, origins=job.origins())
     try:
         with exit_when_told(), table:
-            check_origins(table, job)
             job.score(table.write, table.found)
-    finally:
-        if table.partial.exists():
-            rows = table.rows + table.found.paths.total()
-            print(f"roc4mllm: the {rows} rows so far are in {table.partial}; --resume goes on", file=sys.stderr)
-
-
-def open_table(output: Path, job: Job) -> TableFile:
-    """The file; if rows of an interrupted run are in the way, what to do in the words of this command."""
-    try:
-        return TableFile(output, job.columns, resume=job.args.resume)
-    except ValueError as error:
-        raise ValueError(str(error).replace("resume it", "--resume goes on with them")) from error
-
-
-def check_origins(table: TableFile, job: Job) -> None:
-    """Refuse to add scores of one model to a file of another's."""
-    if others := table.found.origins - job.origins():
-        named = "; ".join(", ".join(str(part) for part in origin if part) for origin in sorted(others, key=str))
-        now = "; ".join(", ".join(str(part) for part in origin if part) for origin in sorted(job.origins(), key=str))
-        raise ValueError(
-            f"the rows so far are of another model or version ({named}) than this one ({now}): resume with the same, "
-            "or write another file"
-        )
+    except BaseException:
+        if table.rows:
+            print(f"roc4mllm: the rows so far are in {table.partial}; --resume goes on with them", file=sys.stderr)
+        raise

@@ -3,14 +3,14 @@ Two scorers in stages: a fast one looks at every picture, and a slow one at thos
 round the threshold that decides what is kept. Outside the band the fast score is the score.
 """
 
-import itertools
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .tables.score_table import CASCADE_COLUMNS
 
-BLOCK = 1024  # pictures that one stage does before the other: what starting workers costs is then small
+WAITING = 1024  # rows that may wait for a picture before them
 
 
 class Cascade:
@@ -18,22 +18,34 @@ class Cascade:
     A scorer of two stages.
 
     Its records are those of the scorer that decided, whose range and name they hold; `fast_score` and `fast_model`
-    stand in all of them.
+    stand in all of them. Those outside the band come at once, unless one inside stands before them: the slow scorer
+    gets several at a time.
 
     Args:
         fast ([`ImageAestheticsPipeline`]): Scores every picture.
         slow ([`ImageAestheticsPipeline`]): Scores those in the band.
         band (`tuple[float, float]`): Lowest and highest fast score of the band, in units of the fast scorer.
+        attributes (sequence of `str`, *optional*): What to score; all of the slow scorer's by default. The band is of
+            the first one.
 
     Raises:
-        ValueError: If the band does not lie in the range of the fast scorer, or higher is better for one of the two
-            only.
+        ValueError: If the fast scorer does not know the first attribute, if the band does not lie in its range, or if
+            higher is better for one of the two only.
     """
 
     columns = CASCADE_COLUMNS
 
-    def __init__(self, fast: Any, slow: Any, band: tuple[float, float]) -> None:
-        check_band(fast, band)
+    def __init__(
+        self, fast: Any, slow: Any, band: tuple[float, float], attributes: Sequence[str] | None = None
+    ) -> None:
+        self.attributes = list(attributes or slow.model.config.attributes)
+        self.fast_attributes = [name for name in self.attributes if name in fast.model.config.attributes]
+        if self.attributes[0] not in self.fast_attributes:
+            raise ValueError(
+                f"the fast model does not score {self.attributes[0]}, which the band would be of; it scores "
+                f"{', '.join(fast.model.config.attributes)}"
+            )
+        check_band(fast, self.attributes[0], band)
         if fast.model.config.higher_is_better != slow.model.config.higher_is_better:
             raise ValueError("for one of the two models higher is better, for the other lower: they do not agree")
         self.fast, self.slow, self.band = fast, slow, band
@@ -46,39 +58,66 @@ class Cascade:
         return self.slow.model
 
     def __call__(
-        self, sources: Iterable[Any], *, attributes: Sequence[str] | None = None, **options: Any
+        self, sources: Iterable[Any], *, batch_size: int = 8, num_workers: int = 0, **_: Any
     ) -> Iterator[dict[str, Any]]:
         """
         Records in the order of the sources.
 
         Args:
             sources (iterable): Pictures, as the pipeline takes them.
-            attributes (sequence of `str`, *optional*): What to score; the fast scorer gives those of them it knows,
-                beside its main one, which is compared with the band.
-            **options: `batch_size`, `num_workers`.
+            batch_size (`int`, *optional*, defaults to 8): Pictures per forward pass of each scorer.
+            num_workers (`int`, *optional*, defaults to 0): Processes that read pictures for the fast scorer.
         """
-        stream = iter(sources)
-        while block := list(itertools.islice(stream, BLOCK)):
-            records = self._timed("fast", block, attributes=fast_attributes(self.fast, attributes), **options)
-            told = [{"fast_score": record["score"], "fast_model": record["model"]} for record in records]
-            places = [place for place, record in enumerate(records) if self._in_band(record["score"])]
-            chosen = [block[place] for place in places]
-            for place, record in zip(
-                places, self._timed("slow", chosen, attributes=attributes, **options), strict=True
-            ):
-                records[place] = record
-            yield from (record | beside for record, beside in zip(records, told, strict=True))
+        held: deque[Any] = deque()  # sources that the fast scorer has under way
+
+        def noted() -> Iterator[Any]:
+            for source in sources:
+                held.append(source)
+                yield source
+
+        options = {"batch_size": batch_size, "num_workers": num_workers, "attributes": self.fast_attributes}
+        waiting: list[dict[str, Any]] = []
+        chosen: dict[int, Any] = {}  # sources in the band, by their place in `waiting`
+        for record in self._fast_records(noted(), options):
+            source = held.popleft() if held else None
+            if self._in_band(record["score"]):
+                chosen[len(waiting)] = source
+            if not chosen:
+                yield record
+                continue
+            waiting.append(record)
+            if len(chosen) == 4 * batch_size or len(waiting) == WAITING:
+                yield from self._settle(waiting, chosen, batch_size)
+        yield from self._settle(waiting, chosen, batch_size)
 
     def _in_band(self, score: float | None) -> bool:
         low, high = self.band
         return score is not None and low <= score <= high
 
-    def _timed(self, stage: str, sources: list[Any], **options: Any) -> list[dict[str, Any]]:
+    def _fast_records(self, sources: Iterable[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        records = iter(self.fast(sources, **options))
+        while True:
+            start = time.perf_counter()
+            record = next(records, None)
+            self.seconds["fast"] += time.perf_counter() - start
+            if record is None:
+                return
+            self.counts["fast"] += 1
+            yield record | {"fast_score": record["score"], "fast_model": record["model"]}
+
+    def _settle(self, waiting: list[dict[str, Any]], chosen: dict[int, Any], batch_size: int) -> list[dict[str, Any]]:
+        """All that waits, with the slow scorer's records of those in the band; nothing waits then."""
         start = time.perf_counter()
-        records: list[dict[str, Any]] = list(getattr(self, stage)(sources, **options)) if sources else []
-        self.seconds[stage] += time.perf_counter() - start
-        self.counts[stage] += len(records)
-        return records
+        sources = list(chosen.values())
+        records = self.slow(sources, batch_size=batch_size, attributes=self.attributes) if sources else []
+        for place, record in zip(chosen, records, strict=True):
+            waiting[place] = record | {name: waiting[place][name] for name in CASCADE_COLUMNS}
+        self.seconds["slow"] += time.perf_counter() - start
+        self.counts["slow"] += len(sources)
+        settled = list(waiting)
+        waiting.clear()
+        chosen.clear()
+        return settled
 
     def saving(self) -> str:
         """What the band saved, from the times so far."""
@@ -91,20 +130,14 @@ class Cascade:
         return f"{line}: {alone / sum(self.seconds.values()):.1f} times as fast as that model alone (estimated)"
 
 
-def check_band(fast: Any, band: tuple[float, float]) -> None:
+def check_band(fast: Any, attribute: str, band: tuple[float, float]) -> None:
     """Refuse a band in which the fast scorer has no scores."""
-    low, high = fast.postprocess({"error": "none"})["score_range"]
+    low, high = fast.postprocess({"error": "none"}, attributes=[attribute])["score_range"]
     if not low <= band[0] <= band[1] <= high:
         raise ValueError(
             f"got the band {band[0]:g} to {band[1]:g}; expected LOW <= HIGH in the units of the fast model, whose "
             f"scores go from {low:g} to {high:g}"
         )
-
-
-def fast_attributes(fast: Any, wanted: Sequence[str] | None) -> list[str]:
-    """The fast scorer's main attribute, then those wanted that it also knows."""
-    known = list(fast.model.config.attributes)
-    return [known[0], *(name for name in wanted or known if name in known[1:])]
 
 
 __all__ = ["Cascade"]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .load_scorer import load_scorer
+from .tables.score_formats import parquet_schema
 from .tables.score_table import Row, make_row, table_columns
-from .tables.score_writing import parquet_schema
 
 IMPORTED_BY = os.getpid()
 

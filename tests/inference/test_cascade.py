@@ -34,9 +34,9 @@ def band(fast) -> tuple[float, float]:
     return (scores[4] + scores[3]) / 2, (scores[7] + scores[8]) / 2
 
 
-@pytest.mark.parametrize("block", [3, 1024])
-def test_the_band_decides(monkeypatch, fast, slow, band, block):
-    monkeypatch.setattr(cascade, "BLOCK", block)
+@pytest.mark.parametrize("waiting", [3, 1024])
+def test_the_band_decides(monkeypatch, fast, slow, band, waiting):
+    monkeypatch.setattr(cascade, "WAITING", waiting)
     both = Cascade(fast, slow, band)
     records = list(both(iter(PICTURES), batch_size=2))
     alone = fast(PICTURES)
@@ -56,9 +56,28 @@ def test_the_band_decides(monkeypatch, fast, slow, band, block):
 
 
 def test_attributes_that_only_one_of_them_knows(fast, slow, band):
-    records = list(Cascade(fast, slow, band)(PICTURES[:12], attributes=["light", "color"]))
+    records = list(Cascade(fast, slow, band, ["aesthetics", "light"])(PICTURES[:12]))
     by_model = {record["model"]: set(record["attributes"]) for record in records}
-    assert by_model == {"fast": {"aesthetics", "color"}, "slow": {"light", "color"}}
+    assert by_model == {"fast": {"aesthetics"}, "slow": {"aesthetics", "light"}}
+    with pytest.raises(ValueError, match="the fast model does not score light, which the band would be of"):
+        Cascade(fast, slow, band, ["light", "aesthetics"])
+
+
+def test_the_band_is_of_the_first_attribute(fast, slow):
+    scores = [record["score"] for record in fast(PICTURES[:12], attributes=["color"])]
+    low, high = sorted(scores)[3] - 1e-4, sorted(scores)[6] + 1e-4
+    records = list(Cascade(fast, slow, (low, high), ["color"])(PICTURES[:12]))
+    assert [record["fast_score"] for record in records] == pytest.approx(scores, abs=1e-5)
+    assert [record["model"] for record in records] == ["slow" if low <= s <= high else "fast" for s in scores]
+    assert all(set(record["attributes"]) == {"color"} for record in records)
+
+
+def test_rows_come_as_soon_as_their_order_allows(fast, slow):
+    """Outside the band nothing waits, however long the stream is."""
+    pulled = []
+    both = Cascade(fast, slow, (0.0, 0.0))
+    next(both((pulled.append(seed) or photo(seed) for seed in range(100)), batch_size=4))
+    assert len(pulled) <= 8
 
 
 def test_nothing_in_the_band(fast, slow):

@@ -53,7 +53,7 @@ def write(path: Path, records: dict[str, dict], alias: str | None = None) -> Non
 def test_columns_are_the_documented_ones_in_order():
     assert table_columns(ATTRIBUTES, "aesthetic_score") == [
         "path", "score", "normalized", "std", "score_min", "score_max", "aesthetic_score", "color", "attribute_std",
-        "model", "revision", "version", "error",
+        "attribute", "model", "revision", "version", "error",
     ]  # fmt: skip
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from roc4mllm.inference.bulk_scoring import remaining
 from roc4mllm.inference.inputs.picture_input import PictureInput
+from roc4mllm.inference.tables.score_formats import ParquetPartsWriter
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm.inference.tables.score_table import make_row, table_columns
-from roc4mllm.inference.tables.score_writing import ParquetPartsWriter, TableFile, check_output
+from roc4mllm.inference.tables.score_writing import TableFile, check_output
 
 ATTRIBUTES = ["aesthetics", "color"]
 COLUMNS = table_columns(ATTRIBUTES)
@@ -53,7 +54,7 @@ def test_rows_so_far_are_kept_and_the_rest_is_added(tmp_path, name):
     interrupted(tmp_path / name, ["a.jpg", "bad.jpg"])
     with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
         assert table.found.paths == {"a.jpg": 1, "bad.jpg": 1}
-        assert table.found.origins == {("someone/scorer", None, "0.1.0")}
+        assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None)}
         table.write(row("c.jpg"))
     assert names_in(tmp_path / name) == ["a.jpg", "bad.jpg", "c.jpg"]
     assert os.listdir(tmp_path) == [name]
@@ -72,7 +73,7 @@ def test_a_finished_table_takes_what_is_new(tmp_path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_rows_of_an_interrupted_run_are_not_thrown_away_unasked(tmp_path, name):
     partial = interrupted(tmp_path / name, ["a.jpg"])
-    with pytest.raises(ValueError, match="holds the rows of an interrupted run"):
+    with pytest.raises(ValueError, match="holds rows of an earlier run: --resume goes on with them"):
         TableFile(tmp_path / name, COLUMNS)
     assert names_in(partial) == ["a.jpg"]
 

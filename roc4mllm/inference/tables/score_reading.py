@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .score_formats import parquet_parts
 from .score_table import Row
-from .score_writing import check_format, parquet_parts
+from .score_writing import check_format
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Row]:
@@ -106,6 +107,8 @@ class Scale(NamedTuple):
 def scale_of(row: Row, where: str) -> Scale:
     """The scale of a row, which `where` names in messages."""
     model, revision = (None if row.get(name) is None else str(row[name]) for name in ("model", "revision"))
+    if row.get("fast_model"):  # of two models that were put together, which make one scale if they share a range
+        model, revision = f"cascade on {row['fast_model']}", None
     low, high = (as_number(row.get(name), f"{where}, {name}") for name in ("score_min", "score_max"))
     if low is None or high is None or low >= high:
         low = high = None

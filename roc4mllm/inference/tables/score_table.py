@@ -14,7 +14,7 @@ from typing import Any
 
 SCORE_COLUMNS = ("path", "score", "normalized", "std", "score_min", "score_max")
 GENERAL_SCORE = "general_score"  # the model's own, beside that of a personal taste
-ORIGIN_COLUMNS = ("model", "revision", "version", "error")
+ORIGIN_COLUMNS = ("attribute", "model", "revision", "version", "error")  # the attribute is whose score `score` is
 CASCADE_COLUMNS = ("fast_score", "fast_model")  # of the model that decided which pictures the other one sees
 TEXT_COLUMNS = ("path", "fast_model", *ORIGIN_COLUMNS)
 JSON_ONLY = ("higher_is_better", "distribution", "attribute_ranges")  # what a JSON line tells beyond the columns
@@ -86,6 +86,7 @@ def make_row(path: str, record: Mapping[str, Any], attributes: Sequence[str], al
     if alias:
         row[alias] = score
     row |= {attribute_column(name): _finite(values.get(name)) for name in attributes[1:]}
+    row["attribute"] = attributes[0]
     row |= {name: record[name] for name in (*ORIGIN_COLUMNS, *JSON_ONLY) if name in record}
     texts = [name for name in TEXT_COLUMNS if name in row]
     return row | {name: None if row[name] is None else encodable(str(row[name])) for name in texts}
