@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from roc4mllm.inference.tables.score_formats import ParquetPartsWriter
@@ -43,7 +44,10 @@ def kill_at_random(child: int, dice: random.Random, partial: Path) -> bool:
         time.sleep(0.002)
     time.sleep(dice.uniform(0, LONGEST))
     try:
-        os.killpg(child, signal.SIGKILL)
+        if dice.random() < 0.5:
+            os.killpg(child, signal.SIGKILL)
+        else:
+            os.kill(child, signal.SIGKILL)  # as where memory runs out; its workers have to end by themselves
         os.waitpid(child, 0)
     except (ProcessLookupError, ChildProcessError):  # it was through
         return False
@@ -66,6 +70,14 @@ def whole_rows(partial: Path) -> int:
     return partial.read_bytes().count(b"\n") if partial.exists() else 0
 
 
+def count_orphans() -> int:
+    """Processes of killed runs that still live after a while."""
+    time.sleep(0.5)
+    return (
+        sum("killed_runs" in " ".join(found.info["cmdline"] or []) for found in psutil.process_iter(["cmdline"])) - 1
+    )
+
+
 def run_and_kill(model: str, folder: str, output: Path, kills: int, dice: random.Random) -> dict:
     """Kill a run `kills` times, then let it finish."""
     partial = output.with_name(f"{output.stem}.partial{output.suffix}")
@@ -75,7 +87,7 @@ def run_and_kill(model: str, folder: str, output: Path, kills: int, dice: random
         killed += kill_at_random(start([*arguments, "--batch-size", "4"]), dice, partial)
         left.append(whole_rows(partial))
     _, status = os.waitpid(start(arguments), 0)
-    return {"killed": killed, "left": left, "exit": os.waitstatus_to_exitcode(status)}
+    return {"orphans": count_orphans(), "killed": killed, "left": left, "exit": os.waitstatus_to_exitcode(status)}
 
 
 if __name__ == "__main__":

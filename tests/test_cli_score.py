@@ -79,6 +79,32 @@ def test_nothing_and_both(capsys):
     assert told in error_of(capsys, "album", "--dataset", "album")
 
 
+def test_names_that_end_with_nul_and_were_not_said_to(model, monkeypatch):
+    give(monkeypatch, b"album/a.png\0album/b.png\0")
+    assert main(["score", "-", "-m", model, "-o", "s.csv"]) == 0
+    (row,) = read_table("s.csv")
+    assert "say --null" in row["error"]
+
+
+def test_a_table_is_no_input_of_itself(model):
+    Path("album/s.csv").write_text("old")
+    assert main(["score", "album/*", "-m", model, "-o", "album/s.csv"]) == 0
+    assert [row["path"] for row in read_table("album/s.csv")] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["album", "--split", "test"], "--split is of a data set"),
+        (["album", "-z"], "--null is for names on stdin"),
+        (["album", "--resume", "--personal", "p", "-o", "s.csv"], "rows do not tell whose taste they are of"),
+        (["album", "-o", "out.v2/"], "needs a name without a dot"),
+    ],
+)
+def test_options_that_do_not_fit(capsys, arguments, reason):
+    assert reason in error_of(capsys, *arguments)
+
+
 # resuming ------------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +136,14 @@ def test_resuming_with_another_model_is_refused(model, fast, capsys):
     assert "than this run's (aesthetics, slow, " in told
     assert Path("s.csv").read_bytes() == before
     assert sorted(os.listdir()) == ["album", "s.csv"]
+
+
+def test_resuming_another_attribute_is_refused(model, capsys):
+    assert main(["score", *NAMES[:2], "-m", model, "-o", "s.csv", "--attributes", "color"]) == 0
+    told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
+    assert "(color, slow, " in told
+    assert "(aesthetics, slow, " in told
+    assert len(read_table("s.csv")) == 2
 
 
 def test_resuming_needs_a_file(capsys):

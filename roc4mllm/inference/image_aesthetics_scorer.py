@@ -76,12 +76,21 @@ class ImageAestheticsScorer:
 
         Raises:
             ValueError: If there is no such column, or one that would be added is there.
+            TypeError: If `batch` is a single row, or a table of pandas.
         """
         if hasattr(batch, "column_names"):
             return self._with_table(batch)
+        if hasattr(batch, "iloc"):
+            raise TypeError(
+                "got a pandas table; pass {name: list(table[name]) for name in table}, or a table of Arrow"
+            )
         if not isinstance(batch, Mapping):
             return self.rows(list(batch))
         self._check_columns(list(batch))
+        if isinstance(batch[self.column], str | bytes | Mapping):
+            raise TypeError(
+                f"got one {type(batch[self.column]).__name__} in {self.column!r}; pass batches (batched=True)"
+            )
         rows = self.rows(list(batch[self.column]))
         return {**batch, **{name: [row[name] for row in rows] for name in self.columns}}
 

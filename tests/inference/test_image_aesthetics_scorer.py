@@ -3,6 +3,7 @@
 import pickle
 
 import datasets
+import pandas
 import pytest
 from pictures import encoded
 from tiny import photo, scorer_parts
@@ -97,6 +98,14 @@ def test_a_column_that_is_not_there_or_taken(model, paths):
         scorer({"path": paths})
     with pytest.raises(ValueError, match="has columns score already"):
         scorer({"image": paths, "score": [1.0] * 6})
+
+
+def test_what_is_no_batch(model, paths):
+    scorer = ImageAestheticsScorer(model)
+    with pytest.raises(TypeError, match=r"one str in 'image'; pass batches \(batched=True\)"):
+        scorer({"image": paths[0]})
+    with pytest.raises(TypeError, match="got a pandas table"):
+        scorer(pandas.DataFrame({"image": paths}))
 
 
 def test_attributes_and_their_order(model, paths):

@@ -108,12 +108,55 @@ def test_a_head_cut_anywhere_is_written_again(tmp_path):
         os.replace(tmp_path / "s.csv", partial)
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
-def test_other_columns_are_refused(tmp_path, name):
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_does_not_fit_is_refused_and_nothing_is_changed(tmp_path, name, finished):
     partial = interrupted(tmp_path / name, ["a.jpg"])
+    if finished:
+        with TableFile(tmp_path / name, COLUMNS, resume=True):
+            pass
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="has the columns path, score, .* not path, score"):
         TableFile(tmp_path / name, table_columns(["aesthetics"]), resume=True)
-    assert names_in(partial) == ["a.jpg"]
+    other = [("color", "someone/scorer", None, "0.1.0", None)]
+    with pytest.raises(ValueError, match=r"another attribute, model or version \(aesthetics, someone/scorer, 0.1.0\)"):
+        TableFile(tmp_path / name, COLUMNS, resume=True, origins=other)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert names_in(tmp_path / name if finished else partial) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("s.csv", b"\n"), ("s.csv", b"a.jpg,1\n"), ("s.jsonl", b'{"path":\n')])
+def test_damage_before_the_last_row_is_told_and_not_cut_off(tmp_path, name, content):
+    partial = interrupted(tmp_path / name, ["a.jpg", "b.jpg"])
+    lines = partial.read_bytes().splitlines(keepends=True)
+    partial.write_bytes(b"".join([*lines[:-1], content, lines[-1]]))
+    with pytest.raises(ValueError, match=r"line \d"):
+        TableFile(tmp_path / name, COLUMNS, resume=True)
+    assert partial.read_bytes() == b"".join([*lines[:-1], content, lines[-1]])
+
+
+def test_a_finished_table_is_as_it_was_after_a_run_that_added_nothing(tmp_path):
+    with TableFile(tmp_path / "s.csv", COLUMNS) as table:
+        table.write(row("a.jpg"))
+    with contextlib.suppress(KeyboardInterrupt), TableFile(tmp_path / "s.csv", COLUMNS, resume=True):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["s.csv"]
+
+
+def test_a_folder_of_parts_may_be_there_and_stays_the_same_folder(tmp_path):
+    """As a mounted one, which cannot be renamed."""
+    (tmp_path / "scores").mkdir()
+    inode = (tmp_path / "scores").stat().st_ino
+    with TableFile(check_output(f"{tmp_path}/scores/"), COLUMNS) as table:
+        table.write(row("a.jpg"))
+        assert (tmp_path / "scores" / "unfinished").exists()
+    assert (tmp_path / "scores").stat().st_ino == inode
+    assert os.listdir(tmp_path / "scores") == ["part-00000.parquet"]
+    with pytest.raises(ValueError, match="holds rows of an earlier run: --resume goes on"):
+        TableFile(check_output(f"{tmp_path}/scores/"), COLUMNS)
+    (tmp_path / "scores" / "part-00000-abc.parquet").touch()  # another tool's
+    with pytest.raises(FileExistsError, match="holds other things"):
+        check_output(tmp_path / "scores")
 
 
 def test_parts_are_written_by_number_and_by_time(tmp_path, monkeypatch):
