@@ -110,7 +110,11 @@ def count_tar(path: str) -> int | None:
 
 
 def read_parquet(path: str) -> Iterator[PictureInput]:
-    """The pictures of a file's column of bytes, or of `{"bytes", "path"}` as the `datasets` library has it."""
+    """
+    The pictures of a file's column of bytes, or of `{"bytes", "path"}` as the `datasets` library has it.
+
+    Arrow holds the column of a whole row group: a hundred pictures as `datasets` writes them, all as pandas does.
+    """
     row = 0
     try:
         with open_parquet(path) as file:
@@ -145,8 +149,7 @@ def open_parquet(path: str) -> Any:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f"{path!r} needs pyarrow: pip install 'roc4mllm[data]'") from error
-    # read in pieces: without a buffer a column of a row group, a gigabyte where pandas wrote it, comes at once
-    return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    return pyarrow.parquet.ParquetFile(path, pre_buffer=False)  # which would read several row groups ahead
 
 
 def picture_columns(schema: Any) -> tuple[str, str | None]:
