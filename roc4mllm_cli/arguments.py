@@ -46,6 +46,14 @@ def number(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = number(text)

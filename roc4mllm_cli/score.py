@@ -1,6 +1,8 @@
 """`roc4mllm score`: pictures to scores."""
 
-from .arguments import Commands, add_batch_options, add_running_options, names, number
+import argparse
+
+from .arguments import Commands, above_zero, add_batch_options, add_running_options, at_least, names, number
 
 
 def add_command(commands: Commands) -> None:
@@ -20,8 +22,8 @@ def add_command(commands: Commands) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="a picture, folder, quoted glob, URL, .tar shard, .parquet file with bytes of pictures; - for names on "
-        "stdin, one a line",
+        help="a picture, folder, quoted glob, .tar shard or .parquet file with bytes of pictures, also in a store "
+        "(s3://, gs://, hf://, …); an http(s) URL of a picture; - for names on stdin, one a line",
     )
     parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
     parser.add_argument(
@@ -52,4 +54,26 @@ def add_command(commands: Commands) -> None:
     )
     parser.add_argument(
         "--band", type=number, nargs=2, metavar=("LOW", "HIGH"), help="scores of FAST_MODEL that are looked at again"
+    )
+    add_cluster_options(parser.add_argument_group("on a cluster"))
+
+
+def add_cluster_options(group: argparse._ArgumentGroup) -> None:
+    """Who scores, if not this process."""
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: score by Ray Data on the cluster at RAY_ADDRESS, or else on this machine (default: local)",
+    )
+    group.add_argument(
+        "--actors",
+        type=at_least(1),
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="processes that each hold the model (default: from 1 to what there is room for)",
+    )
+    group.add_argument("--num-cpus", type=above_zero, metavar="N", help="CPUs of each of them (default: 1)")
+    group.add_argument(
+        "--num-gpus", type=above_zero, metavar="N", help="GPUs of each of them, as in 0.25 (default: none)"
     )

@@ -5,22 +5,25 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..inference.bulk_scoring import remaining, score_inputs
 from ..inference.cascade import Cascade
+from ..inference.image_aesthetics_scorer import ImageAestheticsScorer
 from ..inference.inputs.containers import read_dataset
 from ..inference.inputs.expansion import STDIN, count_inputs, expand_inputs
 from ..inference.inputs.picture_input import PictureInput
+from ..inference.inputs.stores import check_store, is_stored
 from ..inference.personal.personal_scorer import PersonalScorer
 from ..inference.personal.personal_taste import PersonalTaste
+from ..inference.ray_scoring import RayScorer, import_ray
 from ..inference.tables.score_formats import FoundRows, Origin, origin_of
 from ..inference.tables.score_table import GENERAL_SCORE, Row, make_row, shown, table_columns
 from ..inference.tables.score_writing import TableFile, check_output
 from .interruption import exit_when_told
-from .loading import choose_attributes, load, load_named
+from .loading import choose_attributes, known_model, load, load_named
 from .progress import Progress
 from .score_display import format_table
 
@@ -35,12 +38,14 @@ def run(args: argparse.Namespace) -> int:
     taste = None if args.personal is None else PersonalTaste.load(args.personal)
     count = None if args.dataset else count_inputs(args.paths, recursive=args.recursive)
     inputs = open_inputs(args, output)
-    scorer = load(args)
+    scorer = load(args) if args.engine == "local" else load(with_device(args, "cpu"))
     attributes = choose_attributes(args.attributes, scorer.model.config)
     if taste is not None:
         scorer = personal(scorer, taste, args.personal, attributes)
     if args.cascade is not None:
         scorer = Cascade(load_named(args.cascade, args), scorer, tuple(args.band), attributes)
+    if args.engine == "ray":
+        scorer = on_ray(args, scorer)
     job = Job(args, scorer, attributes, inputs, count)
     if output is not None:
         write_file(output, job)
@@ -70,8 +75,28 @@ def check_arguments(args: argparse.Namespace) -> Path | None:
         raise ValueError("--split is of a data set: name one with --dataset")
     if args.null and STDIN not in args.paths:
         raise ValueError("--null is for names on stdin: name - as input")
+    check_engine(args)
+    for path in filter(is_stored, args.paths):
+        check_store(path)
     table_columns(args.attributes or [], args.alias, columns_beside(args))
     return None if args.output is None else check_output(args.output)
+
+
+def check_engine(args: argparse.Namespace) -> None:
+    """Refuse what an engine cannot do, and Ray's options without Ray."""
+    if args.engine == "ray":
+        import_ray()
+        if args.cascade is not None:
+            raise ValueError(
+                "--cascade runs on one machine: leave out --engine ray, or score with each model and join"
+            )
+        if args.dataset:
+            raise ValueError(
+                "--dataset is read by one process: with --engine ray name its Parquet files instead, as in "
+                f"'hf://datasets/{args.dataset}/**/*.parquet'"
+            )
+    elif given := [name for name in ("actors", "num_cpus", "num_gpus") if getattr(args, name) is not None]:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for a cluster: add --engine ray")
 
 
 def open_inputs(args: argparse.Namespace, output: Path | None) -> Iterable[PictureInput]:
@@ -79,7 +104,7 @@ def open_inputs(args: argparse.Namespace, output: Path | None) -> Iterable[Pictu
     if args.dataset:
         return read_dataset(args.dataset, args.split)
     separator = b"\0" if args.null else b"\n"
-    found = expand_inputs(args.paths, recursive=args.recursive, separator=separator)
+    found = expand_inputs(args.paths, recursive=args.recursive, separator=separator, by_place=args.engine == "ray")
     if output is None:
         return found
     return (item for item in found if not is_of_table(item.path, output))
@@ -106,6 +131,23 @@ def personal(scorer: Any, taste: PersonalTaste, file: str, attributes: Sequence[
     except ValueError as error:
         raise ValueError(f"{file!r}: {error}") from error
     return by_taste
+
+
+def with_device(args: argparse.Namespace, device: str) -> argparse.Namespace:
+    """The same arguments but for the device."""
+    return argparse.Namespace(**vars(args) | {"device": device})
+
+
+def on_ray(args: argparse.Namespace, local: Any) -> RayScorer:
+    """The scorer that was loaded here, in actors of a cluster; they see folders and files by their whole path."""
+    model, gpus = known_model(args.model), args.num_gpus or 0
+    options = {"device": args.device or ("cuda" if gpus else "cpu"), "allow_untrained": args.allow_untrained}
+    options |= {name: value for name, value in (("dtype", args.dtype),) if value is not None}
+    if args.personal is not None:
+        options["personal"] = os.path.abspath(args.personal)
+    scorer = ImageAestheticsScorer(os.path.abspath(model) if model and os.path.isdir(model) else model, **options)
+    cpus = 1 if args.num_cpus is None else args.num_cpus
+    return RayScorer(scorer, local, actors=tuple(args.actors or (1, None)), num_cpus=cpus, num_gpus=gpus)
 
 
 class Job:
@@ -139,17 +181,25 @@ class Job:
         options = {"batch_size": self.args.batch_size, "num_workers": self.workers(), "attributes": self.attributes}
         try:
             with self.progress:
-                for item, record in score_inputs(self.scorer, inputs, **options):
+                for item, record in self.records(inputs, **options):
                     row = make_row(item.path, record, self.attributes, self.args.alias)
                     write(row)
                     self.progress.add(row)
         except RuntimeError as error:  # a reading process was killed, or a data set broke off
             raise ValueError(f"the run broke off after {self.progress.done} pictures: {error}") from error
 
+    def records(self, inputs: Iterable[PictureInput], **options: Any) -> Iterator[tuple[PictureInput, Row]]:
+        """Inputs with their records, in order."""
+        if isinstance(self.scorer, RayScorer):
+            return self.scorer.score_inputs(inputs, **options)
+        return score_inputs(self.scorer, inputs, **options)
+
     def workers(self) -> int:
-        """Processes that read pictures, unless the user says how many."""
+        """Processes that read pictures (on a cluster, those of an actor), unless the user says how many."""
         if self.args.num_workers is not None:
             return int(self.args.num_workers)
+        if self.args.engine == "ray":  # an actor without a GPU reads and scores in turn, on the CPUs it has
+            return int(self.args.num_cpus or 1) if self.args.num_gpus else 0
         return 0 if self.count is not None and self.count < FEW else min(os.cpu_count() or 1, 8)
 
     def origins(self) -> set[Origin]:

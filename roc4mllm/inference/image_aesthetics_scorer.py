@@ -68,11 +68,12 @@ class ImageAestheticsScorer:
     def __call__(self, batch: Any) -> Any:
         """
         Args:
-            batch (`pyarrow.Table`, mapping or sequence): Columns, one of which holds pictures; or pictures.
+            batch (`pyarrow.Table`, `pandas.DataFrame`, mapping or sequence): Columns, one of which holds pictures; or
+                pictures.
 
         Returns:
-            The batch with the columns of `roc4mllm score` but `path` added: a `pyarrow.Table`, or a `dict` with lists;
-            for a sequence, a `list[dict]` of rows. A picture that fails has an `error` and no score.
+            The batch with the columns of `roc4mllm score` but `path` added, of the type that came, with lists in a
+            mapping; for a sequence, a `list[dict]` of rows. A picture that fails has an `error` and no score.
 
         Raises:
             ValueError: If there is no such column, or one that would be added is there.
@@ -80,19 +81,21 @@ class ImageAestheticsScorer:
         """
         if hasattr(batch, "column_names"):
             return self._with_table(batch)
-        if hasattr(batch, "iloc"):
-            raise TypeError(
-                "got a pandas table; pass {name: list(table[name]) for name in table}, or a table of Arrow"
-            )
+        if hasattr(batch, "assign"):
+            return batch.assign(**self._new_columns({name: batch[name] for name in batch.columns}))
         if not isinstance(batch, Mapping):
             return self.rows(list(batch))
+        return {**batch, **self._new_columns(batch)}
+
+    def _new_columns(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """What is added to columns."""
         self._check_columns(list(batch))
         if isinstance(batch[self.column], str | bytes | Mapping):
             raise TypeError(
                 f"got one {type(batch[self.column]).__name__} in {self.column!r}; pass batches (batched=True)"
             )
         rows = self.rows(list(batch[self.column]))
-        return {**batch, **{name: [row[name] for row in rows] for name in self.columns}}
+        return {name: [row[name] for row in rows] for name in self.columns}
 
     def _with_table(self, table: Any) -> Any:
         """A table with typed columns: of a list of `None`, as errors are, one would become that can hold no text."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...processing_roc4mllm.image_reading_aesthetics import MAX_BYTES, PictureError, check_byte_count
+from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
 from .picture_input import PICTURE_ENDINGS, PictureInput
+from .stores import StoredFile, is_stored, open_file
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ROWS = 32  # read at once
@@ -42,7 +43,7 @@ class TarMember:
             OSError: If the archive cannot be read.
         """
         check_byte_count(self.size)
-        with open(self.archive, "rb") as file:
+        with open_file(self.archive) as file:
             file.seek(self.offset)
             data = file.read(self.size)
         if len(data) < self.size:
@@ -75,7 +76,8 @@ def read_tar(path: str) -> Iterator[PictureInput]:
     """The pictures of an archive in its order; nothing is unpacked to a file."""
     count = 0
     try:
-        with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r|*", tarinfo=StrictTarInfo) as archive:
+        mode = "r:" if path.lower().endswith(".tar") else "r|*"
+        with open_file(path) as file, tarfile.open(path, mode, file, tarinfo=StrictTarInfo) as archive:  # type: ignore
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
@@ -149,7 +151,7 @@ def open_parquet(path: str) -> Any:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f"{path!r} needs pyarrow: pip install 'roc4mllm[data]'") from error
-    return pyarrow.parquet.ParquetFile(path, pre_buffer=False)  # which would read several row groups ahead
+    return pyarrow.parquet.ParquetFile(open_file(path) if is_stored(path) else path, pre_buffer=False)  # which would read several row groups ahead
 
 
 def picture_columns(schema: Any) -> tuple[str, str | None]:
@@ -190,26 +192,6 @@ def row_input(place: str, value: Any, name: Any) -> PictureInput:
 # Data sets -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on a file system that fsspec knows, as the Hub (`hf://`); read by the process that decodes it."""
-
-    url: str
-
-    def read_bytes(self) -> bytes:
-        """
-        Its bytes, or as many as show that it is too large.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
-        import fsspec  # type: ignore[import-untyped]
-
-        with fsspec.open(self.url, "rb") as file:
-            data: bytes = file.read(MAX_BYTES + 1)
-        return data
-
-
 def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
     """
     The pictures of a data set of the `datasets` library, streamed.
@@ -242,7 +224,7 @@ def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
 def file_input(place: str, path: str, name: str) -> PictureInput:
     """A picture that a data set keeps as a file of its own: on the Hub, or in its folder. Others are not read."""
     if path.startswith("hf://"):
-        return PictureInput(place, content=RemoteFile(path))
+        return PictureInput(place, content=StoredFile(path))
     folder = os.path.realpath(name)
     if os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(path)]) == folder:
         return PictureInput(place, content=path)
@@ -268,4 +250,16 @@ def picture_stream(name: str, split: str | None) -> tuple[Any, str]:
     return rows.select_columns([column]).cast_column(column, Image(decode=False)), str(split)
 
 
-__all__ = ["TAR_ENDINGS", "TarMember", "count_parquet", "count_tar", "read_dataset", "read_parquet", "read_tar"]
+__all__ = [
+    "PARQUET_ROWS",
+    "TAR_ENDINGS",
+    "TarMember",
+    "count_parquet",
+    "count_tar",
+    "open_parquet",
+    "picture_columns",
+    "read_dataset",
+    "read_parquet",
+    "read_tar",
+    "row_input",
+]

@@ -14,13 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from .containers import TAR_ENDINGS, count_parquet, count_tar, read_parquet, read_tar
+from .parquet_places import name_parquet_rows
 from .picture_input import PICTURE_ENDINGS, PictureInput
+from .stores import is_stored, search_store
 
 STDIN = "-"
 
 
 def expand_inputs(
-    paths: Iterable[str], *, recursive: bool = False, separator: bytes = b"\n"
+    paths: Iterable[str], *, recursive: bool = False, separator: bytes = b"\n", by_place: bool = False
 ) -> Iterator[PictureInput]:
     """
     The pictures that names stand for, in the order given; inside a folder or glob by name. They are looked for as
@@ -32,11 +34,13 @@ def expand_inputs(
     Args:
         paths (iterable of `str`):
             Files, folders, globs (`*`, `?`, `[…]`, `**`), http(s) URLs, tar shards (`.tar`, `.tar.gz`, …), Parquet
-            files with bytes of pictures, and `-` for names on stdin.
+            files with bytes of pictures, and `-` for names on stdin; all but stdin also as URLs for fsspec.
         recursive (`bool`, *optional*, defaults to `False`):
             Search the sub-folders of folders too; symbolic links to folders are not followed.
         separator (`bytes`, *optional*, defaults to `b"\\n"`):
             What ends a name on stdin.
+        by_place (`bool`, *optional*, defaults to `False`):
+            Name the rows of Parquet files by their place and leave the bytes to whoever scores them.
 
     Yields:
         `PictureInput`: at least one for each of `paths` but `-`.
@@ -45,14 +49,14 @@ def expand_inputs(
         if item.error is not None or not is_container(item.path):
             yield item
         elif item.path.lower().endswith(".parquet"):
-            yield from read_parquet(item.path)
+            yield from name_parquet_rows(item.path) if by_place else read_parquet(item.path)
         else:
             yield from read_tar(item.path)
 
 
 def count_inputs(paths: Sequence[str], *, recursive: bool = False) -> int | None:
-    """How many inputs `expand_inputs` gives, without reading a picture; None if only reading tells."""
-    if STDIN in paths:
+    """How many inputs `expand_inputs` gives, without reading a picture; None if only reading or a store tells."""
+    if STDIN in paths or any(map(is_stored, paths)):
         return None
     count = 0
     for item in find_names(paths, recursive, b""):
@@ -69,7 +73,7 @@ def find_names(paths: Iterable[str], recursive: bool, separator: bytes) -> Itera
         if path == STDIN:
             for name in read_names(sys.stdin.buffer, separator):
                 yield from _expand_path(name, recursive)
-        elif is_glob(path):
+        elif not is_stored(path) and is_glob(path):
             yield from _expand_glob(path, recursive)
         else:
             yield from _expand_path(path, recursive)
@@ -118,6 +122,8 @@ def _expand_glob(pattern: str, recursive: bool) -> Iterator[PictureInput]:
 def _expand_path(path: str, recursive: bool) -> Iterator[PictureInput]:
     if is_url(path):
         yield PictureInput(path)
+    elif is_stored(path):
+        yield from search_store(path, recursive)
     elif os.path.isdir(path):
         yield from _expand_folder(path, recursive)
     else:

@@ -1,0 +1,136 @@
+"""
+Pictures in stores that fsspec opens: `s3://`, `gs://`, `hf://`, `memory://` and the like. They are listed here, and
+read where they are scored.
+
+Which library a store needs fsspec says itself: s3fs for `s3://`, gcsfs for `gs://`.
+"""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import fsspec  # type: ignore[import-untyped]  # huggingface_hub needs it too
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
+from ...processing_roc4mllm.picture_batches_aesthetics import describe
+from .picture_input import PICTURE_ENDINGS, PictureInput
+
+
+@dataclass
+class StoredFile:
+    """A picture in a store."""
+
+    url: str
+    _content: bytes | None = field(default=None, repr=False)  # a picture's size is asked for before its content
+
+    def read_bytes(self) -> bytes:
+        """
+        Its bytes.
+
+        Raises:
+            PictureError: If it is too large, or is not there.
+            Exception: Whatever else the store's own library raises.
+        """
+        if self._content is None:
+            try:
+                store, path = url_to_fs(self.url)
+                check_byte_count(store.size(path) or 0)  # some stores do not tell
+                self._content = bytes(store.cat_file(path))
+            except FileNotFoundError as error:
+                raise PictureError("no such file") from error
+        return self._content
+
+
+def is_stored(path: str) -> bool:
+    """Whether a name is a URL for fsspec; http(s) URLs are pictures, which are downloaded one by one."""
+    return "://" in path and not path.startswith(("http://", "https://"))
+
+
+def check_store(url: str) -> None:
+    """
+    Make sure, before anything is listed, that fsspec opens such URLs.
+
+    Raises:
+        ImportError: If the library that it needs for them is not installed.
+        ValueError: If it knows none.
+    """
+    fsspec.get_filesystem_class(url.partition("://")[0])
+
+
+def open_file(path: str) -> BinaryIO:
+    """
+    A local file or one in a store.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    if not is_stored(path):
+        return open(path, "rb")
+    store, name = url_to_fs(path)
+    file: BinaryIO = store.open(name, "rb")
+    return file
+
+
+def search_store(url: str, recursive: bool) -> Iterator[str | PictureInput]:
+    """
+    What a URL stands for: URLs of files that are named or matched, pictures of folders, or the reason for none.
+
+    Folders and globs are handled as local ones are: by name, without hidden files.
+    """
+    try:
+        store, path = url_to_fs(url)
+        if glob.has_magic(path) and not store.exists(path):
+            yield from matches_in(store, path, url, recursive)
+        elif store.isdir(path):
+            yield from pictures_in(store, path, url, recursive)
+        else:
+            yield url if store.exists(path) else PictureInput(url, "no such file")
+    except Exception as error:  # whatever a store's library raises, as when its server is away
+        yield PictureInput(url, f"cannot be listed: {describe(error)}")
+
+
+def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[str | PictureInput]:
+    """What a glob matches; `**` matches the files in folders too, so that these are not searched again."""
+    count = 0
+    for name, entry in sorted(store.glob(pattern, detail=True).items()):
+        found = url_of(url, name)
+        if os.path.basename(name).startswith(".") and not os.path.basename(pattern).startswith("."):
+            continue
+        if entry["type"] != "directory":
+            yield found
+        elif "**" not in pattern:
+            yield from pictures_in(store, name, found, recursive)
+        else:
+            continue
+        count += 1
+    if not count:
+        yield PictureInput(url, "no file matches this pattern")
+
+
+def pictures_in(store: Any, folder: str, url: str, recursive: bool) -> Iterator[PictureInput]:
+    """The pictures of a folder, those of its sub-folders after its own."""
+    seen, subfolders = 0, False
+    for parent, folders, files in store.walk(folder, on_error="raise"):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        subfolders = subfolders or bool(folders)
+        if not recursive:
+            folders.clear()
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS):
+                seen += 1
+                found = url_of(url, f"{parent.rstrip('/')}/{name}")
+                yield PictureInput(found, content=StoredFile(found))
+    if not seen:
+        hint = "; its sub-folders were not searched, --recursive does" if subfolders and not recursive else ""
+        yield PictureInput(url, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+
+
+def url_of(url: str, path: str) -> str:
+    """A path of the store of `url` as a URL."""
+    return f"{url.partition('://')[0]}://{path}"
+
+
+__all__ = ["StoredFile", "check_store", "is_stored", "open_file", "search_store"]
