@@ -6,7 +6,6 @@ Which library a store needs fsspec says itself: s3fs for `s3://`, gcsfs for `gs:
 """
 
 import glob
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -40,7 +39,7 @@ class StoredFile:
                 check_byte_count(store.size(path) or 0)  # some stores do not tell
                 self._content = bytes(store.cat_file(path))
             except FileNotFoundError as error:
-                raise PictureError("no such file") from error
+                raise PictureError("cannot be read: no such file") from error
         return self._content
 
 
@@ -97,7 +96,7 @@ def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[
     count = 0
     for name, entry in sorted(store.glob(pattern, detail=True).items()):
         found = url_of(url, name)
-        if os.path.basename(name).startswith(".") and not os.path.basename(pattern).startswith("."):
+        if "/." in name and "/." not in pattern:
             continue
         if entry["type"] != "directory":
             yield found
