@@ -143,7 +143,7 @@ def in_order(blocks: Iterable[Any]) -> Iterator[tuple[PictureInput, dict[str, An
             place += len(rows)
             yield from ((PictureInput(row["path"]), json.loads(row["record"])) for row in rows)
     if waiting:
-        raise RuntimeError(f"Ray returned no records for the pictures from the {place + 1}th on")
+        raise RuntimeError(f"Ray returned no records from picture {place + 1} on")
 
 
 def import_ray() -> Any:

@@ -17,7 +17,9 @@ from tiny import photo, scorer_parts
 from roc4mllm import load_scorer
 from roc4mllm.inference import ImageAestheticsScorer
 from roc4mllm.inference.inputs.expansion import expand_inputs
-from roc4mllm.inference.ray_scoring import RayScorer, import_ray
+from roc4mllm.inference.inputs.picture_input import PictureInput
+from roc4mllm.inference.ray_blocks import block_table
+from roc4mllm.inference.ray_scoring import RayScorer, import_ray, in_order
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm.inference.tables.score_writing import TableFile
 from roc4mllm_cli import main
@@ -130,10 +132,10 @@ def assert_same(rows, expected) -> None:
     assert max(scores) - min(scores) > 1e-3
 
 
-def test_killed_actors_are_replaced_and_every_input_is_there_once(model, tmp_path):
+def test_a_killed_actor_is_replaced_and_every_input_is_there_once(model, tmp_path):
     for number in range(200):
         (tmp_path / f"{number:03}.png").write_bytes(encoded(photo(number % 7), "PNG"))
-    scorer = RayScorer(ImageAestheticsScorer(model, device="cpu"), load_scorer(model, device="cpu"), actors=(2, 2))
+    scorer = RayScorer(ImageAestheticsScorer(model, device="cpu"), load_scorer(model, device="cpu"), actors=(1, 1))
     paths, killed = [], 0
     for item, record in scorer.score_inputs(expand_inputs([str(tmp_path)]), batch_size=4):
         if not paths:
@@ -141,9 +143,17 @@ def test_killed_actors_are_replaced_and_every_input_is_there_once(model, tmp_pat
         assert record["error"] is None
         paths.append(item.path)
     different = len(set(paths))
-    print(f"{killed} actors killed after the first of 200 records; {len(paths)} came, {different} different")  # noqa: T201
+    print(f"{killed} actor(s) killed after the first of 200 records; {len(paths)} came, {different} different")  # noqa: T201
     assert killed >= 1
     assert paths == [str(tmp_path / f"{number:03}.png") for number in range(200)]
+
+
+def test_blocks_come_back_in_any_order_and_a_lost_one_is_told():
+    blocks = [block_table([PictureInput(f"{place + n}") for n in range(2)], place) for place in range(0, 8, 2)]
+    done = [block.append_column("record", [['{"error": null}'] * 2]) for block in blocks]
+    assert [item.path for item, _ in in_order([done[2], done[0], done[3], done[1]])] == [str(n) for n in range(8)]
+    with pytest.raises(RuntimeError, match="picture 3 on"):
+        list(in_order([done[0], done[2]]))
 
 
 def kill_actors() -> int:
