@@ -14,9 +14,10 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.inputs.containers import RemoteFile, file_input, read_dataset, row_input
+from roc4mllm.inference.inputs.containers import file_input, read_dataset, row_input
 from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
 from roc4mllm.inference.inputs.picture_input import PictureInput
+from roc4mllm.inference.inputs.stores import StoredFile
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics
 
 CONTENTS = {f"{number}.png": encoded(photo(number), "PNG") for number in range(5)}
@@ -188,8 +189,8 @@ def test_a_file_on_another_file_system(scorer, expected):
     """As a streamed data set of the Hub points to its pictures."""
     with fsspec.open("memory://pictures/a.png", "wb") as file:
         file.write(CONTENTS["1.png"])
-    inputs = [PictureInput("set#0", content=RemoteFile(f"memory://pictures/{name}.png")) for name in ("a", "missing")]
-    inputs.append(PictureInput("set#2", content=RemoteFile("nosuchprotocol://a.png")))
+    inputs = [PictureInput("set#0", content=StoredFile(f"memory://pictures/{name}.png")) for name in ("a", "missing")]
+    inputs.append(PictureInput("set#2", content=StoredFile("nosuchprotocol://a.png")))
     found = [record for _, record in score_inputs(scorer, inputs)]
     assert found[0]["score"] == pytest.approx(expected[1], abs=1e-5)
     assert "missing.png" in found[1]["error"]
@@ -202,4 +203,4 @@ def test_a_data_set_cannot_point_elsewhere(tmp_path, path):
     assert row_input("p.parquet#0", {"bytes": None, "path": path}, None).error == "this row holds no picture"
     inside = str(tmp_path / "train" / "a.png")
     assert file_input("set#0/a.png", inside, str(tmp_path)).content == inside
-    assert file_input("set#0/a.png", "hf://datasets/a/b/a.png", "a/b").content == RemoteFile("hf://datasets/a/b/a.png")
+    assert file_input("set#0/a.png", "hf://datasets/a/b/a.png", "a/b").content == StoredFile("hf://datasets/a/b/a.png")

@@ -61,7 +61,7 @@ def test_what_gives_no_picture_is_one_row_with_the_reason(store, name, reason):
 def test_a_picture_is_read_where_it_is_scored(store):
     (item,) = expand_inputs([f"{store}/b.jpg"])
     assert read_image(item.source).size == photo(1).size
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(PictureError, match="cannot be read"):
         read_image(StoredFile(f"{store}/gone.jpg"))
 
 

@@ -91,14 +91,14 @@ def test_a_broken_run_goes_on_and_its_rows_are_those_of_one_machine(model, folde
     local, parts = str(tmp_path / "local.parquet"), str(tmp_path / "parts/")
     assert score(model, *inputs, "-o", local) == 0
     ray = (*inputs, "-o", parts + "/", "--engine", "ray", "--actors", "1", "1", "--resume")
-    monkeypatch.setattr("roc4mllm.inference.tables.score_writing.ParquetPartsWriter.rows_per_part", 8)
-    monkeypatch.setattr("roc4mllm.inference.tables.score_writing.ParquetPartsWriter.seconds_per_part", 1e9)
+    monkeypatch.setattr("roc4mllm.inference.tables.score_formats.ParquetPartsWriter.rows_per_part", 8)
+    monkeypatch.setattr("roc4mllm.inference.tables.score_formats.ParquetPartsWriter.seconds_per_part", 1e9)
     with monkeypatch.context() as patch:
         patch.setattr(TableFile, "write", full_after(20, TableFile.write))
         assert score(model, *ray) == 2
-    (tmp_path / "parts.partial" / "part-00002.parquet").unlink()  # written when the run ended; a kill leaves none
+    (tmp_path / "parts" / "part-00002.parquet").unlink()  # written when the run ended; a kill leaves none
     assert score(save_model(tmp_path / "other"), *ray) == 2
-    assert "another model" in capsys.readouterr().err
+    assert "of another attribute, model" in capsys.readouterr().err
     assert score(model, *ray) == 0
     assert "; 16 had a row already" in capsys.readouterr().err
     expected, rows = read_table(local), read_table(parts)

@@ -77,7 +77,7 @@ def read_tar(path: str) -> Iterator[PictureInput]:
     count = 0
     try:
         mode = "r:" if path.lower().endswith(".tar") else "r|*"
-        with open_file(path) as file, tarfile.open(path, mode, file, tarinfo=StrictTarInfo) as archive:  # type: ignore
+        with open_file(path) as file, tarfile.open(path, mode, file, tarinfo=StrictTarInfo) as archive:  # type: ignore[call-overload]
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
@@ -151,7 +151,8 @@ def open_parquet(path: str) -> Any:
         import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f"{path!r} needs pyarrow: pip install 'roc4mllm[data]'") from error
-    return pyarrow.parquet.ParquetFile(open_file(path) if is_stored(path) else path, pre_buffer=False)  # which would read several row groups ahead
+    place = open_file(path) if is_stored(path) else path
+    return pyarrow.parquet.ParquetFile(place, pre_buffer=False)  # which would read several row groups ahead
 
 
 def picture_columns(schema: Any) -> tuple[str, str | None]:

@@ -7,40 +7,34 @@ Which library a store needs fsspec says itself: s3fs for `s3://`, gcsfs for `gs:
 
 import glob
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import fsspec  # type: ignore[import-untyped]  # huggingface_hub needs it too
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
+from ...processing_roc4mllm.image_reading_aesthetics import check_byte_count
 from ...processing_roc4mllm.picture_batches_aesthetics import describe
 from .picture_input import PICTURE_ENDINGS, PictureInput
 
 
-@dataclass
+@dataclass(frozen=True)
 class StoredFile:
     """A picture in a store."""
 
     url: str
-    _content: bytes | None = field(default=None, repr=False)  # a picture's size is asked for before its content
 
     def read_bytes(self) -> bytes:
         """
         Its bytes.
 
         Raises:
-            PictureError: If it is too large, or is not there.
-            Exception: Whatever else the store's own library raises.
+            PictureError: If it is too large.
+            Exception: Whatever the store's own library raises.
         """
-        if self._content is None:
-            try:
-                store, path = url_to_fs(self.url)
-                check_byte_count(store.size(path) or 0)  # some stores do not tell
-                self._content = bytes(store.cat_file(path))
-            except FileNotFoundError as error:
-                raise PictureError("cannot be read: no such file") from error
-        return self._content
+        store, path = url_to_fs(self.url)
+        check_byte_count(store.size(path) or 0)  # some stores do not tell
+        return bytes(store.cat_file(path))
 
 
 def is_stored(path: str) -> bool:
@@ -73,9 +67,9 @@ def open_file(path: str) -> BinaryIO:
     return file
 
 
-def search_store(url: str, recursive: bool) -> Iterator[str | PictureInput]:
+def search_store(url: str, recursive: bool) -> Iterator[PictureInput]:
     """
-    What a URL stands for: URLs of files that are named or matched, pictures of folders, or the reason for none.
+    What a URL stands for: files that are named or matched, pictures of folders, or the reason for none.
 
     Folders and globs are handled as local ones are: by name, without hidden files.
     """
@@ -86,12 +80,12 @@ def search_store(url: str, recursive: bool) -> Iterator[str | PictureInput]:
         elif store.isdir(path):
             yield from pictures_in(store, path, url, recursive)
         else:
-            yield url if store.exists(path) else PictureInput(url, "no such file")
+            yield stored_input(url) if store.exists(path) else PictureInput(url, "no such file")
     except Exception as error:  # whatever a store's library raises, as when its server is away
         yield PictureInput(url, f"cannot be listed: {describe(error)}")
 
 
-def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[str | PictureInput]:
+def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[PictureInput]:
     """What a glob matches; `**` matches the files in folders too, so that these are not searched again."""
     count = 0
     for name, entry in sorted(store.glob(pattern, detail=True).items()):
@@ -99,7 +93,7 @@ def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[
         if "/." in name and "/." not in pattern:
             continue
         if entry["type"] != "directory":
-            yield found
+            yield stored_input(found)
         elif "**" not in pattern:
             yield from pictures_in(store, name, found, recursive)
         else:
@@ -120,11 +114,15 @@ def pictures_in(store: Any, folder: str, url: str, recursive: bool) -> Iterator[
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS):
                 seen += 1
-                found = url_of(url, f"{parent.rstrip('/')}/{name}")
-                yield PictureInput(found, content=StoredFile(found))
+                yield stored_input(url_of(url, f"{parent.rstrip('/')}/{name}"))
     if not seen:
         hint = "; its sub-folders were not searched, --recursive does" if subfolders and not recursive else ""
         yield PictureInput(url, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+
+
+def stored_input(url: str) -> PictureInput:
+    """A file in a store as an input."""
+    return PictureInput(url, content=StoredFile(url))
 
 
 def url_of(url: str, path: str) -> str:
