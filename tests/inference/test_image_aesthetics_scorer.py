@@ -3,7 +3,6 @@
 import pickle
 
 import datasets
-import pandas
 import pytest
 from pictures import encoded
 from tiny import photo, scorer_parts
@@ -104,8 +103,6 @@ def test_what_is_no_batch(model, paths):
     scorer = ImageAestheticsScorer(model)
     with pytest.raises(TypeError, match=r"one str in 'image'; pass batches \(batched=True\)"):
         scorer({"image": paths[0]})
-    with pytest.raises(TypeError, match="got a pandas table"):
-        scorer(pandas.DataFrame({"image": paths}))
 
 
 def test_attributes_and_their_order(model, paths):

@@ -76,8 +76,11 @@ def read_tar(path: str) -> Iterator[PictureInput]:
     """The pictures of an archive in its order; nothing is unpacked to a file."""
     count = 0
     try:
-        mode = "r:" if path.lower().endswith(".tar") else "r|*"
-        with open_file(path) as file, tarfile.open(path, mode, file, tarinfo=StrictTarInfo) as archive:  # type: ignore[call-overload]
+        whole = path.lower().endswith(".tar")
+        with (
+            open_file(path) as file,
+            tarfile.open(path, "r:" if whole else "r|*", file, tarinfo=StrictTarInfo) as archive,
+        ):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
