@@ -77,7 +77,7 @@ class ImageAestheticsScorer:
 
         Raises:
             ValueError: If there is no such column, or one that would be added is there.
-            TypeError: If `batch` is a single row, or a table of pandas.
+            TypeError: If `batch` is a single row.
         """
         if hasattr(batch, "column_names"):
             return self._with_table(batch)
