@@ -132,7 +132,7 @@ def test_resuming_with_another_model_is_refused(model, fast, capsys):
     assert main(["score", "album", "-m", fast, "-o", "s.csv"]) == 0
     before = Path("s.csv").read_bytes()
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
-    assert "the rows so far are of another attribute, model or version (aesthetics, fast, " in told
+    assert "the rows so far are of another attribute, model, version or range (aesthetics, fast, " in told
     assert "than this run's (aesthetics, slow, " in told
     assert Path("s.csv").read_bytes() == before
     assert sorted(os.listdir()) == ["album", "s.csv"]

@@ -206,7 +206,11 @@ class Job:
         """What the rows will have in common, as `origin_of` tells it."""
         cascade = self.scorer if isinstance(self.scorer, Cascade) else None
         scorers = [cascade.fast, cascade.slow] if cascade else [self.scorer]
-        records = [scorer.postprocess({"error": "none"}) for scorer in scorers]
+        asked = [cascade.fast_attributes, self.attributes] if cascade else [self.attributes]
+        records = [
+            scorer.postprocess({"error": "none"}, attributes=names)
+            for scorer, names in zip(scorers, asked, strict=True)
+        ]
         beside = {"fast_score": None, "fast_model": records[0]["model"]} if cascade else {}
         return {origin_of(make_row("", record | beside, self.attributes)) for record in records}
 

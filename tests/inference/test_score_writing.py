@@ -54,7 +54,7 @@ def test_rows_so_far_are_kept_and_the_rest_is_added(tmp_path, name):
     interrupted(tmp_path / name, ["a.jpg", "bad.jpg"])
     with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
         assert table.found.paths == {"a.jpg": 1, "bad.jpg": 1}
-        assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None)}
+        assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None, "1", "10")}
         table.write(row("c.jpg"))
     assert names_in(tmp_path / name) == ["a.jpg", "bad.jpg", "c.jpg"]
     assert os.listdir(tmp_path) == [name]
@@ -118,8 +118,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed(tmp_path, name, fin
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="has the columns path, score, .* not path, score"):
         TableFile(tmp_path / name, table_columns(["aesthetics"]), resume=True)
-    other = [("color", "someone/scorer", None, "0.1.0", None)]
-    with pytest.raises(ValueError, match=r"another attribute, model or version \(aesthetics, someone/scorer, 0.1.0\)"):
+    other = [("aesthetics", "someone/scorer", None, "0.1.0", None, "0", "1")]
+    with pytest.raises(
+        ValueError, match=r"another attribute, model, version or range \(aesthetics, someone/scorer, 0.1.0, 1, 10\)"
+    ):
         TableFile(tmp_path / name, COLUMNS, resume=True, origins=other)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert names_in(tmp_path / name if finished else partial) == ["a.jpg"]

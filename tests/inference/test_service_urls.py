@@ -155,6 +155,7 @@ def test_redirects_are_followed_with_the_same_checks(server, reader):
         text = refusal(reader, f"{start}/to/{target}")
         assert "not a public address" in text or "not a URL that is fetched" in text, (target, text)
     assert "more than 5 redirects" in refusal(reader, f"{start}/loop")
+    assert "cannot be downloaded" in refusal(reader, f"{start}/to/http://[")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 The page of the demo: Gradio's components, and what happens when a visitor uses them.
 
 Gradio is passed in, so that this file imports without it, and the handlers can be called with a stand-in. What is
-shown is made in `demo_pictures` and `demo_cards`.
+shown is made in `pictures` and `cards`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """
 The demo as it is served: who may reach it, how much it takes, and what it leaves behind, which is nothing.
 
-The page (`demo_page`) asks no other host for anything, and the server tells nobody of its use. Uploads lie in a folder
+The page (`page`) asks no other host for anything, and the server tells nobody of its use. Uploads lie in a folder
 of this process alone; they are deleted after a quarter of an hour, and all of them when it ends.
 """
 

@@ -1,7 +1,7 @@
 """
 The HTTP service: pictures in, records out, those of many clients scored together.
 
-`create_app` makes the application, `service_server` runs it, `ScoringService` does the work.
+`create_app` makes the application, `server` runs it, `ScoringService` does the work.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ from typing import Any
 
 from ...processing_roc4mllm.image_reading_aesthetics import open_image
 from ...processing_roc4mllm.picture_batches_aesthetics import PicturePreparation, Unreadable, describe
-from ...processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
+from ...processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline, is_device_lost
 from .prepared_pictures import Kind, join, kind_of
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class RequestBatcher:
         self._prepared: deque[Picture] = deque()
         self._unfinished: set[Picture] = set()
         self._closing = False
+        self._is_lost = False  # the accelerator: no batch from then on would succeed
         self._seconds_per_picture = 0.1  # a first guess
         count = num_preparers or min(4, max(1, (os.cpu_count() or 1) - 1))
         processor = scorer.preparation().prepare
@@ -137,8 +138,8 @@ class RequestBatcher:
 
     @property
     def alive(self) -> bool:
-        """Whether all threads are at work."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether all threads are at work, on a device that answers."""
+        return not self._is_lost and all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
         """Finish what was taken, then stop."""
@@ -221,6 +222,7 @@ class RequestBatcher:
             return rows
         except (RuntimeError, ValueError, MemoryError) as error:
             reason = describe(error)  # only the text: the traceback holds the activations of the failed batch
+            self._is_lost = self._is_lost or is_device_lost(error)
         if len(pictures) == 1:
             return [{"error": reason}]
         logger.warning("a batch of %d pictures failed (%s); trying halves of it", len(pictures), reason)

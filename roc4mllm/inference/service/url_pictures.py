@@ -64,7 +64,9 @@ class UrlReader:
                 return await self._follow(url)
         except TimeoutError as error:
             raise PictureError(f"cannot be downloaded within {self.timeout:g} seconds") from error
-        except (OSError, h11.ProtocolError) as error:
+        except PictureError:
+            raise
+        except (OSError, ValueError, h11.ProtocolError) as error:  # ValueError: of a redirect that is no URL
             raise PictureError(f"cannot be downloaded: {reason(error)}") from error
 
     async def _follow(self, url: str) -> bytes:

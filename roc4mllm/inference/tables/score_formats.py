@@ -43,8 +43,10 @@ class FoundRows:
 
 
 def origin_of(row: Row) -> Origin:
-    """Attribute, model, revision, version and, in a cascade, the fast model: whose score of what the row holds."""
-    return tuple(row.get(name) or None for name in (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1]))
+    """Whose score of what a row holds: attribute, model, revision, version, fast model of a cascade, range."""
+    names = [row.get(name) or None for name in (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1])]
+    ends = [row.get(name) for name in ("score_min", "score_max")]  # texts in CSV
+    return (*names, *(None if end in (None, "") else f"{float(end):g}" for end in ends))
 
 
 def check_columns(place: Path | str, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -187,11 +189,12 @@ class ParquetPartsWriter:
         import pyarrow.parquet  # type: ignore[import-untyped]
 
         found = FoundRows()
+        needed = [name for name in columns if name in (*TEXT_COLUMNS, "score_min", "score_max")]
         for part in parquet_parts(path) if path.is_dir() else [path]:
             try:
                 with pyarrow.parquet.ParquetFile(part) as file:
                     check_columns(part, file.schema_arrow.names, columns)
-                    for batch in file.iter_batches(columns=[name for name in columns if name in TEXT_COLUMNS]):
+                    for batch in file.iter_batches(columns=needed):
                         for row in batch.to_pylist():
                             found.add(row)
             except pyarrow.ArrowInvalid as error:

@@ -159,8 +159,8 @@ def check_origins(found: Collection[Origin], expected: Collection[Origin] | None
         "; ".join(sorted(", ".join(filter(None, origin)) for origin in group)) for group in (others, expected)
     )
     raise ValueError(
-        f"the rows so far are of another attribute, model or version ({theirs}) than this run's ({ours}): resume with "
-        "the same, or write another file"
+        f"the rows so far are of another attribute, model, version or range ({theirs}) than this run's ({ours}): "
+        "resume with the same, or write another file"
     )
 
 
