@@ -38,7 +38,7 @@ PUBLIC_NAMES = [
     "read_ratings",
 ]
 EXTRAS = {"train", "flash", "quant", "tune", "data", "plots", "serve", "demo", "bulk", "dev"}
-BASE_DEPENDENCIES = {"torch", "transformers", "huggingface-hub", "pillow", "numpy", "safetensors", "tqdm"}
+BASE_DEPENDENCIES = {"torch", "transformers", "huggingface-hub", "pillow", "numpy", "safetensors", "tqdm", "filelock"}
 
 
 def requirement_names(*, extras: bool) -> set[str]:

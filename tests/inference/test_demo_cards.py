@@ -82,7 +82,7 @@ def test_the_table_travels_in_the_page():
     html = scores_html([scored(), scored("b.png", score=None)], ["aesthetics", "sharp<ness"])
     (link,) = re.findall(r'download="scores.csv" href="data:text/csv;base64,([^"]*)"', html)
     lines = base64.b64decode(link).decode().splitlines()
-    assert lines[0].startswith("path,score,normalized,std,score_min,score_max,sharp<ness,model")
+    assert lines[0].startswith("path,score,normalized,std,score_min,score_max,sharp<ness,attribute,model")
     assert [line.split(",")[:2] for line in lines[1:]] == [["a.png", "5.734"], ["b.png", ""]]
 
 
