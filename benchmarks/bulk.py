@@ -9,10 +9,12 @@ Photographs are generated JPEG files. One round measures, one after the other: r
 as many workers as there are cores), the model alone (on prepared batches, with as many threads), `roc4mllm score` as a
 whole, rows written to a CSV, and `[scorer(path) for path in paths]`. Start-up of Python and loading are left out of
 all four. Ratios are medians over the rounds. If reading and the model shared the cores without any loss, a picture
-would take the sum of both times: that is the bound.
+would take the sum of both times: that is the bound. Threads
+wait for each other as the command lets them (`PATIENT_THREADS`).
 The memory is the highest resident set of the scoring process, its workers apart, in a process of its own for each
 number of inputs (Linux only); the files are hard links to a few small pictures.
 """
+# ruff: noqa: E402 (torch reads the environment when it is imported)
 
 import argparse
 import contextlib
@@ -28,6 +30,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from roc4mllm_cli.arguments import PATIENT_THREADS
+
+os.environ.update(PATIENT_THREADS)
 
 import numpy as np
 import PIL
@@ -46,7 +52,7 @@ from roc4mllm.trainer.image_scorers import fresh_config, new_image_processor
 from roc4mllm_cli import build_parser
 
 SIZES = ((1200, 800), (800, 1200), (1000, 1000), (640, 480))
-PICTURES, ROUNDS, BATCH = 240, 5, 8
+PICTURES, ROUNDS, BATCH = 160, 3, 8
 FEW, MANY = 1_000, 100_000
 WORKERS = min(os.cpu_count() or 1, 8)
 RESULTS = Path(__file__).parent / "results" / "bulk.md"

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
+    for name, value in getattr(args, "environment", {}).items():
+        os.environ.setdefault(name, value)
     try:
         command = importlib.import_module(f"roc4mllm.cli.{args.command}")
         code: int = command.run(args)

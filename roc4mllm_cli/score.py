@@ -2,7 +2,16 @@
 
 import argparse
 
-from .arguments import Commands, above_zero, add_batch_options, add_running_options, at_least, names, number
+from .arguments import (
+    PATIENT_THREADS,
+    Commands,
+    above_zero,
+    add_batch_options,
+    add_running_options,
+    at_least,
+    names,
+    number,
+)
 
 
 def add_command(commands: Commands) -> None:
@@ -56,6 +65,7 @@ def add_command(commands: Commands) -> None:
         "--band", type=number, nargs=2, metavar=("LOW", "HIGH"), help="scores of FAST_MODEL that are looked at again"
     )
     add_cluster_options(parser.add_argument_group("on a cluster"))
+    parser.set_defaults(environment=PATIENT_THREADS)
 
 
 def add_cluster_options(group: argparse._ArgumentGroup) -> None:

@@ -1,6 +1,6 @@
 """`roc4mllm serve`: scores over HTTP."""
 
-from .arguments import Commands, add_running_options, at_least, number
+from .arguments import PATIENT_THREADS, Commands, add_running_options, at_least, number
 
 
 def add_command(commands: Commands) -> None:
@@ -34,6 +34,7 @@ def add_command(commands: Commands) -> None:
         help="for a request to arrive, and again for its scores (default: 30)",
     )
     add_running_options(parser)
+    parser.set_defaults(environment=PATIENT_THREADS)
 
 
 LIMITS = (
