@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 # Read when torch is imported. Its threads wait for each other by spinning (GNU OpenMP: 300 000 turns), which takes the
-# cores from whoever reads pictures meanwhile. On two cores the service gave a fifth more pictures per second with 8 000;
-# with none at all still more, but a single request took 7 ms longer.
+# cores from whoever reads pictures meanwhile: with 8 000 the service gives more pictures per second. With none it gives
+# more still, but a single request takes longer (benchmarks/serve.py).
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "8000"}
 
 
