@@ -87,13 +87,15 @@ def make_photographs(folder: Path, count: int) -> list[str]:
     return [str(folder / f"{number:05}.jpg") for number in range(count)]
 
 
-def scorers() -> dict[str, object]:
+def scorers(device: str) -> dict[str, object]:
     """The bundled checkpoint, for which reading takes longest, and a model that takes longer itself."""
     torch.manual_seed(0)
     config = fresh_config("eat-tiny", num_levels=10, score_range=(1.0, 10.0))
     model = roc4mllm.EATForImageAesthetics(config)
-    heavy = roc4mllm.load_scorer(model, image_processor=new_image_processor(config), allow_untrained=True)
-    return {"bundled": roc4mllm.load_scorer(), "EAT (tiny, 224 x 224)": heavy}
+    heavy = roc4mllm.load_scorer(
+        model, image_processor=new_image_processor(config), allow_untrained=True, device=device
+    )
+    return {"bundled": roc4mllm.load_scorer(device=device), "EAT (tiny, 224 x 224)": heavy}
 
 
 # ---- speed ----------------------------------------------------------------------------------------------------------
@@ -125,15 +127,15 @@ def score_to_csv(scorer, paths: list[str], output: Path) -> None:
     assert job.progress.failed == 0, job.summary()
 
 
-def speed_rows(pictures: int, rounds: int) -> Iterator[str]:
-    """A line for each scorer."""
+def speed_rows(pictures: int, rounds: int, device: str) -> Iterator[str]:
+    """A line for each scorer; on a GPU the whole is compared with the model alone, for reading is done beside it."""
     with tempfile.TemporaryDirectory() as name:
         paths = make_photographs(Path(name), pictures)
-        for what, scorer in scorers().items():
+        for what, scorer in scorers(device).items():
             prepared = list(batches(paths[: 8 * BATCH], scorer.preparation(), BATCH, 0))
             score_to_csv(scorer, paths[: 2 * BATCH], Path(name) / "warm.csv")
             measured = [rates(scorer, paths, prepared, Path(name)) for _ in range(rounds)]
-            shares = [rate.whole / rate.bound for rate in measured]
+            shares = [rate.whole / (rate.bound if device == "cpu" else rate.model) for rate in measured]
             gains = [rate.whole / rate.one_by_one for rate in measured]
             cells = [f"{statistics.median(getattr(rate, field) for rate in measured):.1f}" for field in Rates._fields]
             yield f"| {what} | {' | '.join(cells)} | {spread(shares, 0.9)} | {spread(gains, 1.2)} |"
@@ -202,7 +204,7 @@ TABLE = """# Scoring many files on one machine
 Pictures per second, medians of {rounds} rounds; ratios with lowest and highest. {pictures} generated JPEG files of up
 to 1200 x 800 pixels, batches of {batch}, {workers} workers. Reading: decoded, resized and prepared. Whole: until the
 last row is in a CSV. Bound: 1 / (1 / reading + 1 / model), if nothing were lost. One by one:
-`[scorer(p) for p in paths]`.
+`[scorer(p) for p in paths]`. On a GPU the bound is the model alone{without}.
 
 | memory of the scoring process | highest resident set | limit | ratio | |
 |---|---|---|---|---|
@@ -225,10 +227,14 @@ def main() -> None:
         return
     pictures, rounds = (48, 2) if arguments.trial else (PICTURES, ROUNDS)
     with contextlib.redirect_stderr(io.StringIO()):
-        speed = list(speed_rows(pictures, rounds))
+        speed = list(speed_rows(pictures, rounds, "cpu"))
+        if torch.cuda.is_available():
+            name = torch.cuda.get_device_name()
+            speed += [row.replace("| ", f"| {name}, ", 1) for row in speed_rows(pictures, rounds, "cuda")]
     text = TABLE.format(
         speed="\n".join(speed),
         memory=memory_row(200, 2_000) if arguments.trial else memory_row(FEW, MANY),
+        without="" if torch.cuda.is_available() else "; none was at hand",
         rounds=rounds,
         pictures=pictures,
         batch=BATCH,

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 # argparse has no public name for what `add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
-# Read when torch is imported. Its threads wait for each other by spinning (GNU OpenMP: 300 000 turns), which takes the
-# cores from whoever reads pictures meanwhile: with 8 000 the service gives more pictures per second. With none it gives
-# more still, but a single request takes longer (benchmarks/serve.py).
+# Read when torch is imported. Its threads wait for each other by spinning (GNU OpenMP: 300 000 turns), which takes
+# the cores from whoever reads pictures meanwhile: with 8 000 the service gives more pictures per second. With none it
+# gives more still, but a single request takes longer (benchmarks/serve.py).
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "8000"}
 
 
