@@ -155,7 +155,14 @@ def test_a_folder_of_parts_is_read_by_filter(model, capsys):
     assert os.listdir("scores") == ["part-00000.parquet"]
     capsys.readouterr()
     assert main(["filter", "scores", "--top-k", "2"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert "not finished" not in printed.err
+    Path("scores/unfinished").touch()
+    assert main(["filter", "scores", "--top-k", "2"]) == 0
+    assert "scores is of a run that is not finished: rows are missing" in capsys.readouterr().err
+    assert main(["report", "scores", "-o", "r.html"]) == 0
+    assert "not finished" in capsys.readouterr().err
 
 
 # two models ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..inference.file_placing import copy_file, link_file, place_files
-from ..inference.tables.score_reading import Scale, as_number, read_table, scale_of
+from ..inference.tables.score_reading import Scale, as_number, is_unfinished, read_table, scale_of
 from ..inference.tables.score_table import Row, as_path, shown
 
 
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     if folder and os.path.exists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(f"expected a folder to put pictures into, got the file {folder!r}")
     rows = read_table(args.scores)
+    if is_unfinished(args.scores):
+        print(f"roc4mllm: {args.scores} is of a run that is not finished: rows are missing", file=sys.stderr)
     scored = scored_rows(rows, args.alias)
     picked = pick(scored, top_k=args.top_k, quantile=args.quantile, min_score=args.min_score)
     if args.min_score is not None and scored:

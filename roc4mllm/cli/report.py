@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..inference.report.rows import add_labels, collect_scores
 from ..inference.report.write_report import write_report
-from ..inference.tables.score_reading import read_table
+from ..inference.tables.score_reading import is_unfinished, read_table
 from ..inference.tables.score_table import shown
 from ..inference.tables.score_writing import check_format
 from ..inference.whole_files import check_writable
@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     for path in args.scores:
         if not os.path.isdir(path):  # of Parquet parts
             check_format(Path(path))
+    for path in filter(is_unfinished, args.scores):
+        print(f"roc4mllm: {path} is of a run that is not finished: rows are missing", file=sys.stderr)
     scores = collect_scores(read_table(path) for path in args.scores)
     if args.labels is not None:
         found = add_labels(scores, read_labels(args.labels), os.path.dirname(args.labels))

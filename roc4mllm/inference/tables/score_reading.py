@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .score_formats import parquet_parts
 from .score_table import Row
-from .score_writing import check_format
+from .score_writing import UNFINISHED, check_format
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Row]:
@@ -84,6 +84,11 @@ def _known(value: Any) -> Any:
     return None if value == "" or (isinstance(value, float) and math.isnan(value)) else value
 
 
+def is_unfinished(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder of parts is of a run that is under way or was broken off."""
+    return (Path(path) / UNFINISHED).exists()
+
+
 class Scale(NamedTuple):
     """
     What two scores must share before they can be compared.
@@ -131,4 +136,4 @@ def as_number(value: Any, where: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-__all__ = ["Scale", "as_number", "read_table", "scale_of"]
+__all__ = ["Scale", "as_number", "is_unfinished", "read_table", "scale_of"]

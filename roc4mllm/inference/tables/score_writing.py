@@ -227,4 +227,4 @@ def _unknown_format(path: Path) -> str:
     return f"cannot tell the format of {path.name!r}: expected a name that ends in {endings}, or a folder with a /"
 
 
-__all__ = ["TableFile", "check_format", "check_output"]
+__all__ = ["UNFINISHED", "TableFile", "check_format", "check_output"]
