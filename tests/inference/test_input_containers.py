@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -197,7 +198,22 @@ def test_a_file_on_another_file_system(scorer, expected):
     assert "nosuchprotocol" in found[2]["error"]
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "https://127.0.0.1/a.png", "file:///etc/hostname", "set/../a.png"])
+def test_a_zipped_data_set(scorer, expected, tmp_path):
+    """As most repositories of pictures on the Hub are."""
+    (tmp_path / "set").mkdir()
+    with zipfile.ZipFile(tmp_path / "set" / "train.zip", "w") as archive:
+        for name, content in CONTENTS.items():
+            archive.writestr(name, content)
+    name = str(tmp_path / "set")
+    found = list(score_inputs(scorer, read_dataset(name, None), batch_size=2))
+    assert [Path(item.path).name for item, _ in found] == list(CONTENTS)
+    assert [record["score"] for _, record in found] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["zip://a.png::/etc/a.zip", "/etc/hostname", "https://127.0.0.1/a.png", "file:///etc/hostname", "set/../a.png"],
+)
 def test_a_data_set_cannot_point_elsewhere(tmp_path, path):
     assert "outside of itself" in file_input("set#0/a.png", path, str(tmp_path)).error
     assert row_input("p.parquet#0", {"bytes": None, "path": path}, None).error == "this row holds no picture"

@@ -218,7 +218,7 @@ def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
             (value,) = entry.values()
             place = f"{name}/{split}#{row}"
             if value and value.get("bytes") is None and value.get("path"):
-                yield file_input(f"{place}/{os.path.basename(value['path'])}", value["path"], name)
+                yield file_input(f"{place}/{os.path.basename(value['path'].partition('::')[0])}", value["path"], name)
             else:
                 yield row_input(place, value, None)
 
@@ -226,12 +226,14 @@ def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
 
 
 def file_input(place: str, path: str, name: str) -> PictureInput:
-    """A picture that a data set keeps as a file of its own: on the Hub, or in its folder. Others are not read."""
-    if path.startswith("hf://"):
-        return PictureInput(place, content=StoredFile(path))
-    folder = os.path.realpath(name)
-    if os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(path)]) == folder:
-        return PictureInput(place, content=path)
+    """A picture that a data set keeps as a file, maybe in a zip: on the Hub, or in its folder. Others are not read."""
+    inside, _, file = path.rpartition("::")  # as in zip://a.jpg::hf://datasets/user/name/a.zip
+    if not inside or inside.startswith("zip://"):
+        folder = os.path.realpath(name)
+        if file.startswith("hf://"):
+            return PictureInput(place, content=StoredFile(path))
+        if os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(file)]) == folder:
+            return PictureInput(place, content=StoredFile(path) if inside else path)
     return PictureInput(place, "the data set points to a file outside of itself, which is not read")
 
 
