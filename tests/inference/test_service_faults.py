@@ -107,7 +107,8 @@ def test_slow_bodies_end_with_408_and_others_are_served(service):
         longest = served(service)
         answers = list(slow)
     assert {status for status, _ in answers} == {408}
-    assert all(LIMITS.timeout <= seconds < LIMITS.timeout + 2 for _, seconds in answers)
+    # a client's clock starts when it is scheduled after the first bytes, on a busy machine some time later
+    assert all(LIMITS.timeout - 1 < seconds < LIMITS.timeout + 4 for _, seconds in answers), answers
     assert longest < LIMITS.timeout
     print(f"20 clients at 10 bytes a second: 20 times 408; others waited {longest:.2f} s at most")
 
