@@ -4,26 +4,23 @@ A training from its plan: checked, described, trained or tuned, and saved as a s
 Everything that can be wrong with settings, data and output folder is found before the first step.
 """
 
-import copy
 import csv
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import ConcatDataset
-from transformers import TrainerState, set_seed
+from transformers import set_seed
 
 from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
-from .checkpoint_folders import UNFINISHED, find_checkpoint, has_checkpoint, publish, refuse_checkpoints
+from .checkpoint_folders import UNFINISHED, find_checkpoint, publish, refuse_checkpoints
 from .image_scorers import image_scorer_config
 from .model_parts import describe_trainable
-from .rating_data import RatedPictures, read_ratings
-from .self_training import PICKED, count_rows, pick_pictures, write_picked
+from .rating_data import RatedPictures
+from .self_training import Say, round_folders, self_train, shown_metrics, train_and_judge
 from .split_loss_config import SplitLossConfig
 from .split_loss_trainer import SplitLossTrainer
 from .training_plan import TrainingPlan
@@ -31,9 +28,7 @@ from .training_setup import Prepared, prepare, training_options
 from .tuning import DEFAULT_LORA_SPACE, DEFAULT_SPACE, checked_space, search
 
 FEW = 30
-STATE = "trainer_state.json"  # of a checkpoint
 RANGE = ("score_min", "score_max")  # columns that [`read_ratings`] knows
-Say = Callable[[str], None]
 
 
 def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) -> dict[str, Any]:
@@ -53,10 +48,10 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     """
     if plan.tune:
         checked_space(search_space(plan))
-    if not plan.resume:
-        for folder in [Path(plan.output_dir), *round_folders(plan)]:
-            refuse_checkpoints(folder)
     options = training_options(plan)
+    if not plan.resume:
+        for folder in [Path(plan.output_dir), *round_folders(options)]:
+            refuse_checkpoints(folder)
     say = say if options.process_index == 0 else (lambda line: None)
     prepared = prepare(plan, options)
     if plan.resume and (before := PictureSet.load(find_checkpoint(plan.output_dir))):
@@ -72,10 +67,11 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     if plan.tune:
         return tune(prepared, trainer, say)
     metrics = train_and_judge(trainer, find_checkpoint(plan.output_dir) if plan.resume else None, say)
-    if plan.self_training:
+    if options.self_training:
         if metrics:
             say(f"before self-training: {shown_metrics(metrics)}")
-        trainer, metrics = self_train(prepared, trainer, metrics, say)
+        trainer, after = self_train(trainer, prepared.unlabelled, plan.resume, say)
+        metrics = after or metrics
     save_scorer(trainer, Path(plan.output_dir))
     report_end(prepared, trainer, metrics, say)
     return metrics
@@ -108,78 +104,6 @@ def new_trainer(prepared: Prepared, options: SplitLossConfig, train: Any, **mode
         raise ImportError(str(error)) from error
 
 
-def train_and_judge(trainer: SplitLossTrainer, checkpoint: str | None, say: Say) -> dict[str, Any]:
-    """Train, on from a checkpoint where there is one; metrics on the pictures to judge on, none without such."""
-    begun = TrainerState.load_from_json(os.path.join(checkpoint, STATE)).global_step if checkpoint else 0
-    trainer.train(resume_from_checkpoint=checkpoint)
-    ended = trainer.state.global_step
-    if checkpoint and ended == begun:
-        say(f"{checkpoint} is the end of this training, step {ended}: nothing is left to train")
-    if trainer.eval_dataset is None:
-        return {}
-    last = trainer.state.log_history[-2:]  # what the Trainer measured as it ended, and how long all took
-    measured = [line for line in last if "eval_srcc" in line and line["step"] == ended > begun]
-    return measured[0] if measured and not trainer.args.load_best_model_at_end else trainer.evaluate()
-
-
-# ---- self-training --------------------------------------------------------------------------------------------------
-
-
-def round_folders(plan: TrainingPlan) -> list[Path]:
-    """A folder for each round of self-training."""
-    return [Path(plan.output_dir) / f"round-{number}" for number in range(1, plan.self_training + 1)]
-
-
-def self_train(
-    prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str, Any], say: Say
-) -> tuple[SplitLossTrainer, dict[str, Any]]:
-    """
-    The Trainer of the last round, and its metrics; each round goes on with the weights of the one before and picks
-    anew.
-    """
-    plan = prepared.plan
-    for number, folder in enumerate(round_folders(plan), start=1):
-        if not (plan.resume and (folder / PICKED).is_file()):
-            surest = pick_round(prepared, trainer, folder)
-            say(f"round {number}: the surest prediction has a sharpened share of {surest:.2f} in one level")
-        count = count_rows(folder / PICKED)
-        say(f"round {number}: {count} of {len(prepared.unlabelled)} pictures picked, see {folder / PICKED}")
-        if not count:
-            say(
-                f"round {number}: nothing to learn from, so self-training ends here. A pick_threshold below "
-                f"{plan.pick_threshold:g} or a sharpening above {plan.sharpening:g} picks more"
-            )
-            break
-        options = copy.copy(prepared.options)
-        options.output_dir = str(folder)
-        picked = read_picked(trainer.model.config, folder / PICKED)
-        prepared.trained_on |= PictureSet.of(picked.outlines())
-        train = ConcatDataset([prepared.train, picked])
-        trainer = new_trainer(prepared, options, train, model=trainer.model)
-        resumed = find_checkpoint(folder) if plan.resume and has_checkpoint(folder) else None
-        metrics = train_and_judge(trainer, resumed, say)
-        if metrics:
-            say(f"after round {number}: {shown_metrics(metrics)}")
-    return trainer, metrics
-
-
-def pick_round(prepared: Prepared, trainer: SplitLossTrainer, folder: Path) -> float:
-    """Write what the scorer is sure of; the largest share of a level."""
-    plan = prepared.plan
-    rows, surest = pick_pictures(trainer, prepared.unlabelled, plan.sharpening, plan.pick_threshold)
-    if trainer.args.should_save:
-        write_picked(rows, trainer.model.config.attributes, folder / PICKED)
-    trainer.accelerator.wait_for_everyone()
-    return surest
-
-
-def read_picked(config: Any, path: Path) -> RatedPictures:
-    """Picked pictures as rated ones, in the units of the scorer."""
-    return read_ratings(
-        path, known_attributes=config.attributes, score_range=config.score_range, num_levels=config.num_levels
-    )
-
-
 def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
     """What will be done, in lines for a person."""
     plan, options, model = prepared.plan, prepared.options, trainer.model
@@ -207,8 +131,8 @@ def describe(prepared: Prepared, trainer: SplitLossTrainer) -> list[str]:
         f"about {steps} steps of {batch} pictures ({options.world_size} process(es)); learning rate {rates}; weights "
         f"of the losses: {weights}"
     )
-    if plan.self_training:
-        lines.append(f"then {plan.self_training} round(s) of self-training on {len(prepared.unlabelled)} pictures")
+    if options.self_training:
+        lines.append(f"then {options.self_training} round(s) of self-training on {len(prepared.unlabelled)} pictures")
     return lines
 
 
@@ -274,13 +198,6 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
             say(
                 "the pictures to judge on lie in the data set itself; judge in full on a split that was not trained on"
             )
-
-
-def shown_metrics(metrics: dict[str, Any]) -> str:
-    """The main metrics in a line."""
-    shown = {name: metrics.get(f"eval_{name}") for name in ("srcc", "plcc", "mae")}
-    numbers = ", ".join(f"{k.upper()} {v:.3f}" for k, v in shown.items() if isinstance(v, float) and v == v)
-    return numbers or "too few scores for a correlation"
 
 
 def write_ratings(rated: RatedPictures, path: Path) -> bool:

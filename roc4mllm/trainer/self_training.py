@@ -1,5 +1,6 @@
 """
-Rounds of self-training after ELTA (ICML 2024): a scorer learns on from pictures without ratings that it is sure of.
+A training, and rounds of self-training after ELTA (ICML 2024): a scorer learns on from pictures without ratings that
+it is sure of.
 
 In each round it predicts a distribution for every picture, sharpens it, the more the further the score lies from the
 mean, and picks the pictures of which one level then has a share above a threshold. They are trained on beside the
@@ -8,87 +9,148 @@ rated ones, with the distribution as it was predicted: sharpening only picks.
 Each round has a folder, `round-1`, …, with `picked.csv`, which can be read as rated pictures, and its checkpoints.
 """
 
+import copy
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset
+from transformers import TrainerState
 
 from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.long_tail_aesthetics import on_one_to_ten, pick, sharpen
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
-from .rating_checks import picture_folder, picture_problem
-from .rating_rows import is_missing
-from .rating_sources import METADATA_FILES, PICTURE_COLUMNS, open_source
+from .checkpoint_folders import find_checkpoint, has_checkpoint
+from .rating_data import RatedPictures, read_ratings
+from .split_loss_config import SplitLossConfig
 from .split_loss_trainer import SplitLossTrainer
+from .unlabelled_pictures import UnlabelledPictures
 
 PICKED = "picked.csv"
+STATE = "trainer_state.json"  # of a checkpoint
+Say = Callable[[str], None]
 
 
-class UnlabelledPictures(Dataset):
-    """Rows of pictures alone, of paths."""
-
-    def __init__(self, paths: list[str]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.paths[index], "where": self.paths[index]}
+# ---- a training -----------------------------------------------------------------------------------------------------
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+def train_and_judge(trainer: SplitLossTrainer, checkpoint: str | None, say: Say) -> dict[str, Any]:
+    """Train, on from a checkpoint where there is one; metrics on the pictures to judge on, none without such."""
+    begun = TrainerState.load_from_json(os.path.join(checkpoint, STATE)).global_step if checkpoint else 0
+    trainer.train(resume_from_checkpoint=checkpoint)
+    ended = trainer.state.global_step
+    if checkpoint and ended == begun:
+        say(f"{checkpoint} is the end of this training, step {ended}: nothing is left to train")
+    if trainer.eval_dataset is None:
+        return {}
+    last = trainer.state.log_history[-2:]  # what the Trainer measured as it ended, and how long all took
+    measured = [line for line in last if "eval_srcc" in line and line["step"] == ended > begun]
+    return measured[0] if measured and not trainer.args.load_best_model_at_end else trainer.evaluate()
 
 
-def read_unlabelled(source: str, pictures: str | None, rated: PictureSet, notes: list[str]) -> list[str]:
+def shown_metrics(metrics: dict[str, Any]) -> str:
+    """The main metrics in a line."""
+    shown = {name: metrics.get(f"eval_{name}") for name in ("srcc", "plcc", "mae")}
+    numbers = ", ".join(f"{k.upper()} {v:.3f}" for k, v in shown.items() if isinstance(v, float) and v == v)
+    return numbers or "too few scores for a correlation"
+
+
+# ---- rounds ---------------------------------------------------------------------------------------------------------
+
+
+def self_train(
+    trainer: SplitLossTrainer, paths: list[str], resume: bool = False, say: Say = print
+) -> tuple[SplitLossTrainer, dict[str, Any]]:
     """
-    Paths of the pictures of a folder, or of a table with a column of paths, that can be read and are not rated: those
-    to judge on must stay unseen.
+    Rounds of training on after [`~SplitLossTrainer.train`], as many as `self_training` of the options says; each goes
+    on with the weights of the one before, a fresh optimiser and a new choice of pictures.
 
     Args:
-        source (`str`): A folder, which is searched with its sub-folders, or a file as for ratings.
-        pictures (`str`, *optional*): Folder that relative paths of a table start from.
-        rated ([`PictureSet`]): Pictures that are left out, also copies under another name.
-        notes (`list[str]`): Takes what a person should know.
+        trainer ([`SplitLossTrainer`]): One that has trained, on [`RatedPictures`] or rows like theirs.
+        paths (`list[str]`): Pictures without ratings, see [`read_unlabelled`].
+        resume (`bool`, *optional*, defaults to `False`): Go on where rounds in these folders were broken off.
+        say (callable, *optional*): Takes each line that is meant for a person.
+
+    Returns:
+        `tuple[SplitLossTrainer, dict]`: The Trainer of the last round, and its metrics on the pictures to judge on;
+        none where there are none, or nothing was picked.
 
     Raises:
-        ValueError, OSError: If there are none.
+        ValueError: If the score head has one value, and so no distributions.
     """
-    found = list(dict.fromkeys(paths_in(source, pictures)))
-    is_rated = rated.shared(PictureSet.of({"image": path, "columns": {}} for path in found))
-    unknown = [path for path, known in zip(found, is_rated, strict=True) if not known]
-    problems = {path: problem for path in unknown if (problem := picture_problem(path))}
-    if len(unknown) < len(found):
-        notes.append(f"{len(found) - len(unknown)} of the unlabelled pictures are rated, and left out there")
-    if problems:
-        notes.append(f"{len(problems)} unlabelled pictures cannot be read, the first: {next(iter(problems.values()))}")
-    good = [path for path in unknown if path not in problems]
-    if not good:
-        raise ValueError(f"{source}: none of {len(found)} pictures can be read and has no rating")
-    return good
+    refuse_one_value(trainer.model.config.num_levels)
+    rated, metrics = trainer.train_dataset, {}
+    for number, folder in enumerate(round_folders(trainer.args), start=1):
+        if not (resume and (folder / PICKED).is_file()):
+            surest = pick_round(trainer, paths, folder)
+            say(f"round {number}: the surest prediction has a sharpened share of {surest:.2f} in one level")
+        count = count_rows(folder / PICKED)
+        say(f"round {number}: {count} of {len(paths)} pictures picked, see {folder / PICKED}")
+        if not count:
+            say(
+                f"round {number}: nothing to learn from, so self-training ends here. A pick_threshold below "
+                f"{trainer.args.pick_threshold:g} or a sharpening above {trainer.args.sharpening:g} picks more"
+            )
+            break
+        trainer = trainer_of_round(trainer, rated, read_picked(trainer.model.config, folder / PICKED), folder)
+        checkpoint = find_checkpoint(folder) if resume and has_checkpoint(folder) else None
+        metrics = train_and_judge(trainer, checkpoint, say)
+        if metrics:
+            say(f"after round {number}: {shown_metrics(metrics)}")
+    return trainer, metrics
 
 
-def paths_in(source: str, pictures: str | None) -> Iterator[str]:
-    """Absolute paths of the pictures of a folder or table, in its order; of a folder by name."""
-    folder = Path(source)
-    if folder.is_dir() and not any((folder / name).is_file() for name in METADATA_FILES):
-        endings = Image.registered_extensions()
-        files = (path for path in sorted(folder.rglob("*")) if endings.get(path.suffix.lower()) in Image.OPEN)
-        yield from (os.path.abspath(path) for path in files)
-        return
-    opened = open_source(source)
-    column = next((name for name in opened.columns if name.casefold() in PICTURE_COLUMNS), None)
-    if opened.pictures is not None or column is None:
-        raise ValueError(f"{opened.name}: expected a column of paths, one of {', '.join(PICTURE_COLUMNS)}")
-    names = [name for record in opened if isinstance(name := record.fields.get(column), str) and not is_missing(name)]
-    start = picture_folder(names, opened.folder, pictures)
-    yield from (os.path.normpath(os.path.join(start, name)) for name in names)
+def round_folders(options: SplitLossConfig) -> list[Path]:
+    """A folder for each round, in that of the training."""
+    return [Path(options.output_dir) / f"round-{number}" for number in range(1, options.self_training + 1)]
+
+
+def trainer_of_round(before: SplitLossTrainer, rated: Any, picked: RatedPictures, folder: Path) -> SplitLossTrainer:
+    """A Trainer of rated and picked pictures, with what the one before had."""
+    options = copy.copy(before.args)
+    options.output_dir = str(folder)
+    trained_on = before.trained_on  # stays unknown where it was: a part of it would say too little
+    trainer = type(before)(
+        model=before.model,
+        args=options,
+        data_collator=before.data_collator,
+        processing_class=before.processing_class,
+        train_dataset=ConcatDataset([rated, picked]),
+        eval_dataset=before.eval_dataset,
+        compute_metrics=before.compute_metrics,
+        trained_on=None if trained_on is None else trained_on | PictureSet.of(picked.outlines()),
+    )
+    own = {type(callback) for callback in trainer.callback_handler.callbacks}
+    for callback in before.callback_handler.callbacks:
+        if type(callback) not in own:
+            trainer.add_callback(callback)
+    return trainer
+
+
+def pick_round(trainer: SplitLossTrainer, paths: list[str], folder: Path) -> float:
+    """Write what the scorer is sure of; the largest share of a level."""
+    rows, surest = pick_pictures(trainer, paths, trainer.args.sharpening, trainer.args.pick_threshold)
+    if trainer.args.should_save:
+        write_picked(rows, trainer.model.config.attributes, folder / PICKED)
+    trainer.accelerator.wait_for_everyone()
+    return surest
+
+
+def read_picked(config: Any, path: Path) -> RatedPictures:
+    """Picked pictures as rated ones, in the units of the scorer."""
+    return read_ratings(
+        path, known_attributes=config.attributes, score_range=config.score_range, num_levels=config.num_levels
+    )
+
+
+def refuse_one_value(num_levels: int | None) -> None:
+    """Self-training needs predicted distributions."""
+    if num_levels == 1:
+        raise ValueError("self_training sharpens distributions over levels, and a head of one value has none")
 
 
 # ---- picking --------------------------------------------------------------------------------------------------------
@@ -159,4 +221,4 @@ def count_rows(path: Path) -> int:
         return sum(1 for _ in csv.DictReader(file))
 
 
-__all__ = ["PICKED", "UnlabelledPictures", "pick_pictures", "pick_sure", "read_unlabelled", "write_picked"]
+__all__ = ["PICKED", "pick_pictures", "pick_sure", "self_train", "train_and_judge", "write_picked"]

@@ -45,6 +45,14 @@ class SplitLossConfig(TrainingArguments):
         mixup_tau_1, mixup_tau_2 (`float`, *optional*, default to 0.5 and 5.0):
             Temperatures of the two draws, for scores from 1 to 10; other ranges are brought there. A smaller `tau_1`
             draws more from the tails, a larger `tau_2` neighbours nearer in score.
+        self_training (`int`, *optional*, defaults to 0):
+            Rounds of ELTA's self-training that [`self_train`] adds to a training, each with pictures without ratings
+            that the scorer so far is sure of.
+        sharpening (`float`, *optional*, defaults to 1.0):
+            ELTA's beta there: how much sharper predictions become with each point, on a range of 1 to 10, that they
+            lie from their mean, before they are judged. At least 0.
+        pick_threshold (`float`, *optional*, defaults to 0.8):
+            Share of a level, between 0 and 1, above which a sharpened prediction is sure enough to learn from.
         learning_rates (`dict[str, float]`, *optional*):
             Learning rate of a part of the model, where it differs from `learning_rate`. A ROC4MLLM has `vision_tower`,
             `connector`, `language_model` and `score_head`, a TANet `perception`, `theme`, `colour` and `score_head`;
@@ -53,8 +61,8 @@ class SplitLossConfig(TrainingArguments):
             Parts that are not trained.
 
     Raises:
-        ValueError: If a weight is negative, all are 0, a preset is unknown, or an option of the parent does not fit
-            these losses.
+        ValueError: If a weight is negative, all are 0, a preset is unknown, an option of self-training is out of its
+            range, or an option of the parent does not fit these losses.
     """
 
     learning_rate: float = field(default=2e-5, metadata={"help": "Initial learning rate."})
@@ -72,6 +80,9 @@ class SplitLossConfig(TrainingArguments):
     mixup_pairs: int = field(default=0, metadata={"help": "Rows of ELTA's tail mixup per attribute and forward pass."})
     mixup_tau_1: float = field(default=MIXUP["tau_1"], metadata={"help": "The smaller, the more from the tails."})
     mixup_tau_2: float = field(default=MIXUP["tau_2"], metadata={"help": "The larger, the nearer the second picture."})
+    self_training: int = field(default=0, metadata={"help": "Rounds of ELTA's self-training after the training."})
+    sharpening: float = field(default=1.0, metadata={"help": "ELTA's beta: the larger, the surer predictions become."})
+    pick_threshold: float = field(default=0.8, metadata={"help": "Share of a level that makes a prediction sure."})
     learning_rates: dict | None = field(default=None, metadata={"help": "Learning rate by part of the model."})
     freeze: list[str] | None = field(default=None, metadata={"help": "Parts of the model that are not trained."})
 
@@ -86,6 +97,11 @@ class SplitLossConfig(TrainingArguments):
         if self.loss_preset not in PRESETS:
             raise ValueError(f"loss_preset must be one of {', '.join(PRESETS)}; got {self.loss_preset!r}.")
         self._check_losses()
+        if self.self_training < 0 or not (0 < self.pick_threshold < 1 and self.sharpening >= 0):
+            raise ValueError(
+                "self_training must be 0 or more rounds, pick_threshold lie between 0 and 1 and sharpening be at "
+                f"least 0; got {self.self_training}, {self.pick_threshold} and {self.sharpening}."
+            )
         for part, rate in (self.learning_rates or {}).items():
             if not isinstance(rate, int | float) or rate < 0:
                 raise ValueError(f"learning_rates must be numbers of at least 0; got {rate!r} for {part!r}.")

@@ -48,13 +48,8 @@ class TrainingPlan:
         dtype (`str`, *optional*): Dtype of the weights; by default float32, or the checkpoint's with `lora`.
         attn_implementation (`str`, *optional*): `sdpa`, `flash_attention_2`, …
         resume (`bool`, *optional*, defaults to `False`): Go on from the newest checkpoint in `output_dir`.
-        self_training (`int`, *optional*, defaults to 0): Rounds of training on, each with pictures of `unlabelled`
-            that the scorer so far is sure of, see [`self_train`].
-        unlabelled (`str`, *optional*): Pictures without ratings for that: a folder, or a table of paths.
-        sharpening (`float`, *optional*, defaults to 1.0): How much sharper predictions become with each point, on a
-            range of 1 to 10, that they lie from their mean (ELTA's beta), before they are judged.
-        pick_threshold (`float`, *optional*, defaults to 0.8): Largest share of a level above which a sharpened
-            prediction is sure enough.
+        unlabelled (`str`, *optional*): Pictures without ratings for rounds of self-training, see [`self_train`]: a
+            folder, or a table of paths.
         tune (`int`, *optional*, defaults to 0): Try that many settings of `search_space` instead of one training.
         search_space (`dict`, *optional*): What to try: a list of values, or `{low, high, log, step}`, by option.
         training (`dict`, *optional*): Options of [`SplitLossConfig`].
@@ -82,10 +77,7 @@ class TrainingPlan:
     dtype: str | None = None
     attn_implementation: str | None = None
     resume: bool = False
-    self_training: int = 0
     unlabelled: str | None = None
-    sharpening: float = 1.0
-    pick_threshold: float = 0.8
     tune: int = 0
     search_space: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -109,18 +101,14 @@ class TrainingPlan:
         self._check_self_training()
 
     def _check_self_training(self) -> None:
-        if self.self_training < 0 or bool(self.self_training) != bool(self.unlabelled):
+        rounds = self.training.get("self_training", 0)
+        if bool(rounds) != bool(self.unlabelled):
             raise ValueError(
                 "self_training needs a number of rounds and the pictures for them, unlabelled; got "
-                f"{self.self_training} rounds and {self.unlabelled!r}"
+                f"{rounds} rounds and {self.unlabelled!r}"
             )
-        if self.self_training and self.tune:
+        if rounds and self.tune:
             raise ValueError("tune compares single trainings: find the settings first, then train with self_training")
-        if not (0 < self.pick_threshold < 1 and self.sharpening >= 0):
-            raise ValueError(
-                "pick_threshold must lie between 0 and 1 and sharpening be at least 0, got "
-                f"{self.pick_threshold} and {self.sharpening}"
-            )
 
     def lora_settings(self) -> list[str]:
         """Names of the settings of low-rank weights that are not at their defaults."""
@@ -148,6 +136,8 @@ TRAINING_KEYS = tuple(
     for f in dataclasses.fields(SplitLossConfig)
     if f.init and f.name not in ("output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint")
 )
+# those of rounds after a training do nothing in the single trainings that a search compares
+SEARCH_KEYS = tuple(name for name in TRAINING_KEYS if name not in ("self_training", "sharpening", "pick_threshold"))
 
 
 def read_plan(path: str | os.PathLike | None, overrides: Mapping[str, Any]) -> TrainingPlan:
@@ -165,7 +155,7 @@ def read_plan(path: str | os.PathLike | None, overrides: Mapping[str, Any]) -> T
     """
     settings = ({} if path is None else read_mapping(path)) | dict(overrides)
     refuse_unknown(settings, (*PLAN_KEYS, *TRAINING_KEYS), "setting")
-    refuse_unknown(settings.get("search_space") or {}, TRAINING_KEYS, "option to search")
+    refuse_unknown(settings.get("search_space") or {}, SEARCH_KEYS, "option to search")
     kinds = {**get_type_hints(SplitLossConfig), **get_type_hints(TrainingPlan)}
     settings = {name: checked_kind(name, value, kinds[name]) for name, value in settings.items()}
     plan = {name: value for name, value in settings.items() if name in PLAN_KEYS}

@@ -31,10 +31,11 @@ from .image_scorers import (
     scored_rows,
 )
 from .rating_data import RatedPictures, read_ratings
-from .self_training import read_unlabelled
+from .self_training import refuse_one_value
 from .split_loss_config import SplitLossConfig
 from .trained_on import trained_below
 from .training_plan import TrainingPlan
+from .unlabelled_pictures import read_unlabelled
 
 BUNDLED = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
 LORA_LEARNING_RATE = 2e-4  # for low-rank weights; that of the paper is for all weights
@@ -107,8 +108,8 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
     judged = PictureSet.empty() if held_out is None else PictureSet.of(held_out.outlines())
     before = PictureSet.empty() if known is None else trained_below(plan.model or BUNDLED)
     prepared = Prepared(plan, options, train, held_out, processor, build, before | trained)
-    if plan.self_training:
-        refuse_without_levels(plan, known)
+    if options.self_training:
+        refuse_one_value(plan.num_levels if known is None else known.num_levels)
         prepared.unlabelled = read_unlabelled(plan.unlabelled or "", plan.pictures, trained | judged, notes)
     prepared.notes, prepared.shared = notes, prepared.trained_on.overlap(judged).shared
     return prepared
@@ -157,12 +158,6 @@ def parts_of(
         processor = new_processor(plan, train)
         return processor, lambda: new_scorer(plan, train, processor)
     return ROC4MLLMProcessor.from_pretrained(plan.model or str(BUNDLED)), lambda: known_scorer(plan)
-
-
-def refuse_without_levels(plan: TrainingPlan, known: AestheticsConfig | None) -> None:
-    """Self-training needs predicted distributions."""
-    if (plan.num_levels if known is None else known.num_levels) == 1:
-        raise ValueError("self_training sharpens distributions over levels, and a head of one value has none")
 
 
 def refuse_few_levels(plan: TrainingPlan) -> None:

@@ -1,4 +1,4 @@
-"""Picking pictures that a scorer is sure of. Whole rounds are in test_cli_train.py."""
+"""Picking pictures that a scorer is sure of, and rounds from Python; the command is in test_cli_self_training.py."""
 
 import json
 from types import SimpleNamespace
@@ -6,17 +6,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny import photo
+from tiny_training import ATTRIBUTES, eat_parts, rows, trainer
+from transformers import TrainerCallback
 
 from roc4mllm.datasets_scripts.split_guard import PictureSet
 from roc4mllm.trainer.rating_data import read_ratings
 from roc4mllm.trainer.self_training import (
     count_rows,
-    paths_in,
     pick_pictures,
     pick_sure,
-    read_unlabelled,
+    self_train,
     write_picked,
 )
+from roc4mllm.trainer.split_loss_config import SplitLossConfig
+from roc4mllm.trainer.unlabelled_pictures import paths_in, read_unlabelled
 
 SCORES = torch.tensor([[1.5, 50.0], [3.0, 90.0], [3.0, 50.0], [4.5, 10.0]])
 SHARES = torch.tensor([0.2, 0.5, 0.3]).expand(4, 2, 3)
@@ -94,3 +97,47 @@ def test_rated_broken_and_repeated_pictures_are_left_out(tmp_path, pictures_of):
     assert notes[1].startswith("1 unlabelled pictures cannot be read, the first: ")
     with pytest.raises(ValueError, match="none of 5 pictures can be read and has no rating"):
         read_unlabelled(str(tmp_path), None, pictures_in(paths), [])
+
+
+# ---- rounds ---------------------------------------------------------------------------------------------------------
+
+
+class Ends(TrainerCallback):
+    """Counts trainings that ended."""
+
+    count = 0
+
+    def on_train_end(self, *args, **kwargs):
+        self.count += 1
+
+
+def test_rounds_are_options_of_the_trainer(tmp_path, pictures_of):
+    assert SplitLossConfig().self_training == 0  # off unless asked for
+    model, images = eat_parts(attributes=ATTRIBUTES)
+    ends = Ends()
+    first = trainer(
+        tmp_path / "out", model=model, processor=images, callbacks=[ends], max_steps=1, loss_preset="emd",
+        self_training=2, sharpening=50.0, pick_threshold=0.4, train_dataset=rows(8), eval_dataset=rows(4),
+    )  # fmt: skip
+    first.trained_on = pictures_in([])
+    first.train()
+    before = [weight.clone() for weight in model.parameters()]
+    paths, said = pictures_of(5), []
+    last, metrics = self_train(first, paths, say=said.append)
+    picked = count_rows(tmp_path / "out" / "round-2" / "picked.csv")
+    assert picked > 0
+    assert len(last.train_dataset) == 8 + picked
+    assert (ends.count, last.args.output_dir) == (3, str(tmp_path / "out" / "round-2"))
+    assert metrics["eval_loss"] > 0
+    assert len(last.trained_on.contents) >= picked
+    assert last.model is model
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert said[-1].startswith("after round 2: ")
+    assert len(first.train_dataset) == 8
+
+
+def test_a_head_of_one_value_has_no_rounds(tmp_path, pictures_of):
+    model, images = eat_parts(num_levels=1)
+    one = trainer(tmp_path, model=model, processor=images, self_training=1, loss_preset="paper")
+    with pytest.raises(ValueError, match="a head of one value has none"):
+        self_train(one, pictures_of(1))

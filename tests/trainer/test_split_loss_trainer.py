@@ -538,6 +538,9 @@ def test_presets_and_single_weights():
         ({"mixup_pairs": 1, "per_device_train_batch_size": 1}, "at least 2, got 1"),
         ({"similarity_weight": 1.0, "per_device_train_batch_size": 1}, "at least 2, got 1"),
         ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
+        ({"self_training": -1}, "self_training must be 0 or more rounds"),
+        ({"sharpening": -0.1}, "sharpening be at least 0; got 0, 0.8 and -0.1"),
+        ({"pick_threshold": 1.0}, "pick_threshold lie between 0 and 1"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, message):

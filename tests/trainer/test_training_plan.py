@@ -38,6 +38,8 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path, wron
 def test_only_options_of_the_trainer_can_be_searched(tmp_path):
     with pytest.raises(ValueError, match="no option to search 'lerning_rate'; did you mean 'learning_rate'"):
         read_plan(written(tmp_path, "data: a.csv\nsearch_space: {lerning_rate: [1, 2]}\n"), {})
+    with pytest.raises(ValueError, match="no option to search 'sharpening'"):
+        read_plan(written(tmp_path, "data: a.csv\nsearch_space: {sharpening: [1, 2]}\n"), {})
 
 
 @pytest.mark.parametrize(
