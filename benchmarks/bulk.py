@@ -10,7 +10,7 @@ as many workers as there are cores), the model alone (on prepared batches, with 
 whole, rows written to a CSV, and `[scorer(path) for path in paths]`. Start-up of Python and loading are left out of
 all four. Ratios are medians over the rounds. If reading and the model shared the cores without any loss, a picture
 would take the sum of both times: that is the bound. Threads
-wait for each other as the command lets them (`PATIENT_THREADS`).
+wait for each other as the command lets them (`PATIENT_THREADS`), and freed memory is kept as there.
 The memory is the highest resident set of the scoring process, its workers apart, in a process of its own for each
 number of inputs (Linux only); the files are hard links to a few small pictures.
 """
@@ -44,6 +44,7 @@ from PIL import Image
 from scoring import cpu_name
 
 import roc4mllm
+from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.score import Job, write_file
 from roc4mllm.inference.inputs.expansion import expand_inputs
 from roc4mllm.inference.tables.score_writing import check_output
@@ -89,6 +90,7 @@ def make_photographs(folder: Path, count: int) -> list[str]:
 
 def scorers(device: str) -> dict[str, object]:
     """The bundled checkpoint, for which reading takes longest, and a model that takes longer itself."""
+    keep_freed_memory()
     torch.manual_seed(0)
     config = fresh_config("eat-tiny", num_levels=10, score_range=(1.0, 10.0))
     model = roc4mllm.EATForImageAesthetics(config)
@@ -183,6 +185,7 @@ def peak(album: Path, output: Path) -> int:
 def child(album: str, output: str) -> None:
     """Score a folder by a model that takes no time to speak of, and print the highest resident set in MB."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     model = eat().eval()
     scorer = roc4mllm.load_scorer(model, image_processor=new_image_processor(model.config), allow_untrained=True)
     options = ["--batch-size", "64", "--num-workers", str(WORKERS), "--allow-untrained"]

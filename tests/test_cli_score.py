@@ -3,13 +3,16 @@
 import io
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import photo, scorer_parts
 
 from roc4mllm.cli import progress as progress_module
+from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.progress import Progress
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm_cli import main
@@ -227,3 +230,17 @@ def test_time_left_counts_only_what_this_run_does(monkeypatch):
     progress.skipped = 5000
     progress.start, progress.done = 0.0, 50
     assert progress.line() == "roc4mllm: 5050 of 7250 pictures, 0.5/s, 0 failed, 1:13:20 left"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back at once")
+def test_what_a_forward_pass_frees_is_kept_for_the_next():
+    resource = pytest.importorskip("resource")
+    assert keep_freed_memory()
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(64 << 20, dtype=torch.uint8)  # 16 384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 8

@@ -1,7 +1,9 @@
 """From what a person types to a loaded scorer, for every command that scores."""
 
 import argparse
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,9 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
 from .interruption import exit_when_told
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+KEPT_BYTES = 1 << 30
 
 
 def load(args: argparse.Namespace) -> Any:
@@ -23,11 +28,26 @@ def load_named(given: str | None, args: argparse.Namespace) -> Any:
     options = {key: getattr(args, key) for key in ("device", "dtype") if getattr(args, key) is not None}
     try:
         with exit_when_told():  # so that a conversion on the fly leaves no unfinished folder
-            return load_scorer(model, allow_untrained=args.allow_untrained, **options)
+            scorer = load_scorer(model, allow_untrained=args.allow_untrained, **options)
     # the last three: a device that torch lacks, a config with wrong values
     except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")
         raise ValueError(f"cannot load {name}{f' on {args.device}' if args.device else ''}: {reason}") from error
+    if scorer.device.type == "cpu":
+        keep_freed_memory()
+    return scorer
+
+
+def keep_freed_memory() -> bool:
+    """
+    Let this process keep what a forward pass has freed for the next one, up to a GiB. glibc gives large blocks back to
+    the system, which then fills each one with zeros when it is asked again: a fifth of the time of an EAT in batches
+    of 8 (benchmarks/bulk.py). Whether it could be told; only Linux has it.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return set_option is not None and all(
+        set_option(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
+    )
 
 
 def known_model(name: str | None) -> str | None:
