@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import transformers
 from tiny import photo, scorer_parts
 from tiny_image_scorers import eat_scorer
@@ -101,6 +103,27 @@ def main() -> None:
         result = {"curve": curve(trained), "evaluation": found, "processes": trained.args.world_size}
         result |= {"checkpointed": curve(checkpointed), "mixed": curve(mixed)}
         (Path(folder) / "result.json").write_text(json.dumps(result))
+
+
+def start(*arguments, processes: int = 0) -> subprocess.Popen:
+    """`tiny_training.py` in processes of its own."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes else []), __file__, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What it printed, once it has ended."""
+    return process.communicate(timeout=240)[0]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def moved(before: dict, model) -> set[str]:
+    """Names of the parameters that a training has changed."""
+    return {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
 
 
 if __name__ == "__main__":

@@ -1,50 +1,19 @@
-"""The Trainer: losses by global counts, parts of the model, checkpoints, several processes, resuming after a kill."""
+"""The losses of the Trainer: global counts, several processes, mixing, what is refused before training."""
 
 import json
-import signal
-import subprocess
-import sys
 
 import pytest
-import tiny_training
 import torch
 from tiny import photo, scorer_parts
 from tiny_image_scorers import tanet_scorer
-from tiny_training import ATTRIBUTES, curve, eat_parts, rows, trainer
+from tiny_training import ATTRIBUTES, curve, eat_parts, finish, moved, rows, start, trainer, weights
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from roc4mllm import ROC4MLLMForImageAesthetics, TANetConfig, TANetForImageAesthetics, load_scorer
-from roc4mllm.trainer.model_parts import describe_trainable, named_parts
+from roc4mllm import TANetConfig, TANetForImageAesthetics, load_scorer
 from roc4mllm.trainer.rating_collator import RatingCollator
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, has_batch_norm, target_counts
-
-PARTS = ["vision_tower", "connector", "language_model", "score_head"]
-
-
-def start(*arguments, processes: int = 0) -> subprocess.Popen:
-    """`tiny_training.py` in processes of its own."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(torchrun if processes else []), tiny_training.__file__, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen) -> str:
-    """What it printed, once it has ended."""
-    return process.communicate(timeout=240)[0]
-
-
-def weights(model) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-def moved(before: dict, model) -> set[str]:
-    """Names of the parameters that a training has changed."""
-    return {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
-
-
-# ---- losses ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_curve_does_not_depend_on_how_a_batch_is_cut_up(tmp_path):
@@ -354,204 +323,6 @@ def test_default_metrics_are_those_of_the_field(tmp_path):
     found = trainer(tmp_path).evaluate()
     assert {"eval_srcc", "eval_plcc", "eval_mae", "eval_rmse", "eval_srcc_sharpness"} <= set(found)
     assert -1 <= found["eval_srcc"] <= 1
-
-
-# ---- parts of the model ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "smolvlm", "gemma3"])
-def test_all_that_is_trainable_moves_and_nothing_that_is_frozen(tmp_path, kind):
-    unused = without_gradient(kind)
-    trained = trainer(tmp_path, kind, freeze=["connector"], max_steps=3, weight_decay=0.0)
-    before = weights(trained.model)
-    trained.train()
-    frozen = {name for name, _ in named_parts(trained.model)["connector"]}
-    trainable = {name for name, value in trained.model.named_parameters() if value.requires_grad}
-    assert frozen == set(before) - trainable
-    assert frozen
-    assert trainable - moved(before, trained.model) == unused - frozen
-    assert not moved(before, trained.model) & frozen
-
-
-def without_gradient(kind: str) -> set[str]:
-    """What the backbone itself leaves out of its forward pass (LLaVA reads the last but one layer of its tower)."""
-    model, processor = scorer_parts(kind, ATTRIBUTES)
-    batch = RatingCollator(processor, model.config)(rows(8))
-    inputs = {name: value for name, value in batch.items() if name not in ("slot_attributes", "scores", "votes")}
-    model.backbone(**inputs).loss.backward()
-    return {f"backbone.{name}" for name, value in model.backbone.named_parameters() if value.grad is None}
-
-
-def test_each_part_has_its_learning_rate(tmp_path):
-    rates = {"score_head": 1e-2, "vision_tower": 0.0}
-    trained = trainer(tmp_path, learning_rates=rates, lr_scheduler_type="constant", weight_decay=0.01)
-    before = weights(trained.model)
-    trained.train()
-    parts = {part: {name for name, _ in named} for part, named in named_parts(trained.model).items()}
-    assert sorted(parts) == sorted(PARTS)
-    by_parameter = {p: group["lr"] for group in trained.optimizer.param_groups for p in group["params"]}
-    for part, named in named_parts(trained.model).items():
-        assert {by_parameter[p] for _, p in named} == {rates.get(part, 1e-3)}
-    assert not moved(before, trained.model) & parts["vision_tower"]
-    step = {
-        part: max((before[n] - p).abs().max() for n, p in named) for part, named in named_parts(trained.model).items()
-    }
-    assert step["score_head"] > 3 * step["language_model"] > 0
-
-
-def test_unknown_parts_are_refused_with_those_of_the_model(tmp_path):
-    with pytest.raises(ValueError, match="no part tower; its parts are .*vision_tower"):
-        trainer(tmp_path, freeze=["tower"])
-    with pytest.raises(ValueError, match="no part head"):
-        trainer(tmp_path, learning_rates={"head": 1e-3})
-
-
-def test_trainable_parameters_are_described_by_part(tmp_path):
-    trained = trainer(tmp_path, freeze=["vision_tower", "connector"])
-    line = describe_trainable(trained.model)
-    total = sum(p.numel() for p in trained.model.parameters())
-    count = sum(p.numel() for p in trained.model.parameters() if p.requires_grad)
-    assert f"{count:,} of {total:,} parameters" in line
-    assert "vision_tower frozen" in line
-    assert f"score_head {trained.model.score_head.weight.numel()}" in line
-
-
-def test_training_marks_the_score_head_as_trained_if_there_were_scores(tmp_path):
-    for data, options, expected in [
-        (rows(8), {}, True),
-        ([{"image": row["image"], "comment": "calm"} for row in rows(8)], {}, False),
-        (rows(8), {"freeze": ["score_head"]}, False),
-    ]:
-        trained = trainer(tmp_path, max_steps=1, train_dataset=data, eval_dataset=None, **options)
-        trained.model.config.score_head_trained = False
-        trained.train()
-        assert trained.model.config.score_head_trained is expected
-
-
-# ---- checkpoints ----------------------------------------------------------------------------------------------------
-
-
-def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
-    """Of Qwen2-VL, LLaVA and Gemma 3, whose weights transformers 5.23 by itself does not restore."""
-    kinds = ("qwen2_vl", "llava", "gemma3")
-    killed = [start("kill", tmp_path / kind, kind) for kind in kinds]
-    for kind, process in zip(kinds, killed, strict=True):
-        whole = trainer(tmp_path / f"{kind}-whole", kind)
-        fresh = weights(whole.model)
-        whole.train()
-        printed = finish(process)
-        assert process.returncode == -signal.SIGKILL, printed
-        assert [path.name for path in (tmp_path / kind).iterdir()] == ["checkpoint-2"]
-        resumed = trainer(tmp_path / kind, kind, save_strategy="steps", save_steps=2)
-        resumed.train(resume_from_checkpoint=True)
-        assert resumed.state.global_step == 6
-        assert len(moved(fresh, whole.model)) > 20
-        for name, value in whole.model.named_parameters():
-            torch.testing.assert_close(dict(resumed.model.named_parameters())[name], value, atol=1e-6, rtol=0)
-
-
-def test_a_checkpoint_has_its_name_only_when_it_is_complete(tmp_path, monkeypatch):
-    seen = []
-    trained = trainer(tmp_path, save_strategy="steps", save_steps=2, save_total_limit=2, max_steps=6)
-    save_rng = trained._save_rng_state
-
-    def look(folder):
-        seen.append(sorted(path.name for path in tmp_path.iterdir()))
-        save_rng(folder)
-
-    monkeypatch.setattr(trained, "_save_rng_state", look)
-    trained.train()
-    assert seen == [["unfinished"], ["checkpoint-2", "unfinished"], ["checkpoint-2", "checkpoint-4", "unfinished"]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6"]
-    names = {path.name for path in (tmp_path / "checkpoint-6").iterdir()}
-    assert {"model.safetensors", "optimizer.pt", "trainer_state.json", "training_args.json"} <= names
-    assert "training_args.bin" not in names
-
-
-def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-    trained = trainer(
-        tmp_path, save_total_limit=1, load_best_model_at_end=True, metric_for_best_model="loss", max_steps=4,
-        greater_is_better=True, **options,
-    )  # fmt: skip
-    trained.train()
-    losses = {line["step"]: line["eval_loss"] for line in trained.state.log_history if "eval_loss" in line}
-    best = max(losses, key=losses.get)  # the worst, so that it is not the last
-    assert best != 4
-    assert trained.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{best}")
-    assert trained.evaluate()["eval_loss"] == pytest.approx(losses[best], rel=1e-5)
-    state = json.loads((tmp_path / f"checkpoint-{best}" / "trainer_state.json").read_text())
-    assert state["best_model_checkpoint"] == str(tmp_path / f"checkpoint-{best}")
-    loaded = ROC4MLLMForImageAesthetics.from_pretrained(tmp_path / f"checkpoint-{best}")
-    assert loaded.config.score_head_trained
-
-
-def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="nothing can be written to .*file/out"):
-        trainer(tmp_path / "file" / "out")
-
-
-def test_a_full_disk_is_refused_before_the_first_step(tmp_path, monkeypatch):
-    trained = trainer(tmp_path, save_strategy="steps", save_total_limit=1)
-    size = sum(p.numel() * p.element_size() for p in trained.model.parameters())
-    usage = __import__("shutil").disk_usage(tmp_path)
-    needed = (
-        size + 2 * 3 * size
-    )  # the model; and twice weights and two moments, while a checkpoint takes another's place
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage._replace(free=needed - 1))
-    with pytest.raises(OSError, match="takes about"):
-        trained.train()
-    trained.args.save_strategy = "no"
-    trained.train()
-
-
-# ---- options --------------------------------------------------------------------------------------------------------
-
-
-def test_presets_and_single_weights():
-    none = dict.fromkeys(("text", "smooth_l1", "ce", "emd", "similarity"), 0.0)
-    assert SplitLossConfig().loss_weights == none | {"text": 1.0, "smooth_l1": 1.0}
-    assert SplitLossConfig().tail_mixup is None
-    assert SplitLossConfig(loss_preset="paper-ava").loss_weights["ce"] == 1.0
-    script = SplitLossConfig(loss_preset="authors-script", emd_weight=0.5).loss_weights
-    assert script == none | {"text": 1.0, "ce": 10.0, "emd": 0.5}
-    searched = SplitLossConfig(text_weight=2.0)
-    searched.loss_preset = "paper-ava"  # as a search of settings does
-    assert searched.loss_weights == none | {"text": 2.0, "smooth_l1": 1.0, "ce": 1.0}
-    assert SplitLossConfig(loss_preset="emd", similarity_weight=0.2).loss_weights == none | {
-        "emd": 1.0, "similarity": 0.2
-    }  # fmt: skip
-    config = SplitLossConfig()
-    assert (config.learning_rate, config.per_device_train_batch_size, config.num_train_epochs) == (2e-5, 16, 2.0)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"loss_preset": "papre"}, "paper, paper-ava, authors-script, emd; got 'papre'"),
-        ({"text_weight": -1.0}, "at least 0"),
-        ({"text_weight": 0.0, "smooth_l1_weight": 0.0}, "one of them above"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
-        ({"similarity_weight": -1.0}, "at least 0"),
-        ({"mixup_pairs": 1, "mixup_tau_1": 0.0}, "tau_1 above 0"),
-        ({"mixup_pairs": 1, "per_device_train_batch_size": 1}, "at least 2, got 1"),
-        ({"similarity_weight": 1.0, "per_device_train_batch_size": 1}, "at least 2, got 1"),
-        ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
-        ({"self_training": -1}, "self_training must be 0 or more rounds"),
-        ({"sharpening": -0.1}, "sharpening be at least 0; got 0, 0.8 and -0.1"),
-        ({"pick_threshold": 1.0}, "pick_threshold lie between 0 and 1"),
-    ],
-)
-def test_options_that_cannot_be_meant_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        SplitLossConfig(**options)
-
-
-def test_other_arguments_than_ours_are_refused(tmp_path):
-    model, processor = scorer_parts("llava")
-    with pytest.raises(TypeError, match="needs a SplitLossConfig"):
-        SplitLossTrainer(model=model, args=TrainingArguments(str(tmp_path)), processing_class=processor)
 
 
 @pytest.mark.parametrize("kind", ["qwen2_vl", "smolvlm"])
