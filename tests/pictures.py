@@ -1,4 +1,4 @@
-"""Encoded pictures that Pillow reads but does not write, and damaged ones, for the tests of reading."""
+"""Encoded pictures, damaged ones and ones that Pillow only reads, for the tests of reading; and how they compare."""
 
 import contextlib
 import io
@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 from PIL import Image
+
+from roc4mllm.processing_roc4mllm.image_reading_aesthetics import read_image
 
 # How a camera stores an upright picture A (rows, columns) under each EXIF orientation: where the standard says the
 # stored row 0 and column 0 are in the scene.
@@ -106,3 +108,14 @@ def time_limit(seconds: int):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def difference(source, expected) -> int:
+    """The largest difference from the expected picture, in levels of 255."""
+    picture = read_image(source)
+    assert (type(picture), picture.mode) == (Image.Image, "RGB")
+    expected = np.asarray(expected)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[:, :, None], 3, axis=2)
+    assert np.asarray(picture).shape == expected.shape
+    return int(np.abs(np.asarray(picture).astype(int) - expected).max())
