@@ -8,7 +8,8 @@ import sys
 from ..inference.tables.score_table import shown
 from ..trainer.evaluation import evaluate_scorer
 from ..trainer.evaluation_report import NO_PLOTS, check_folder, format_text, has_matplotlib, write_report
-from ..trainer.rating_data import RatedPictures, read_ratings
+from ..trainer.rated_pictures import RatedPictures
+from ..trainer.rating_data import read_ratings
 from ..trainer.rating_sources import open_source
 from .loading import choose_attributes, load
 

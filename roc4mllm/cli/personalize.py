@@ -20,7 +20,8 @@ from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from ..trainer.image_aesthetics_metric.score_agreement import srcc
 from ..trainer.metrics_aesthetics import Measurement, Statistic, measure
-from ..trainer.rating_data import RatedPictures, read_ratings
+from ..trainer.rated_pictures import RatedPictures
+from ..trainer.rating_data import read_ratings
 from ..trainer.rating_rows import is_missing
 from ..trainer.rating_sources import open_source
 from .evaluate import in_options

@@ -13,7 +13,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..modeling_roc4mllm.configuration_image_scorer import ImageScorerConfig
 from ..modeling_roc4mllm.modeling_auto_aesthetics import AutoModelForImageAesthetics
-from .rating_data import RatedPictures
+from .rated_pictures import RatedPictures
 from .training_plan import TrainingPlan
 
 LEARNING_RATE = 1e-4  # for networks of tens of millions of weights; that of ROC4MLLM's paper is for billions

@@ -27,7 +27,7 @@ from ..processing_roc4mllm.image_reading_aesthetics import (
     check_size,
     open_image,
 )
-from .rating_sources import RatingSource, Record
+from .rating_records import RatingSource, Record
 
 # Tried from the narrowest on. Where several are as likely, the wider one still holds every score.
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (1.0, 7.0), (1.0, 10.0), (0.0, 10.0), (0.0, 100.0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..processing_roc4mllm.prompt_roc4mllm import SCORE_TOKEN, check_text
-from .rating_sources import PICTURE_COLUMNS
+from .rating_records import PICTURE_COLUMNS
 
 MAIN_ATTRIBUTE = "aesthetics"
 SCORE_COLUMNS = ("score", "mean", "mos", "gt_score", "mean_score", "aesthetic_score", "rating")

@@ -19,7 +19,7 @@ from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from .checkpoint_folders import UNFINISHED, find_checkpoint, publish, refuse_checkpoints
 from .image_scorers import image_scorer_config
 from .model_parts import describe_trainable
-from .rating_data import RatedPictures
+from .rated_pictures import RatedPictures
 from .self_training import Say, round_folders, self_train, shown_metrics, train_and_judge
 from .split_loss_config import SplitLossConfig
 from .split_loss_trainer import SplitLossTrainer

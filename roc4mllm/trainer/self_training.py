@@ -25,7 +25,8 @@ from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.long_tail_aesthetics import on_one_to_ten, pick, sharpen
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
 from .checkpoint_folders import find_checkpoint, has_checkpoint
-from .rating_data import RatedPictures, read_ratings
+from .rated_pictures import RatedPictures
+from .rating_data import read_ratings
 from .split_loss_config import SplitLossConfig
 from .split_loss_trainer import SplitLossTrainer
 from .unlabelled_pictures import UnlabelledPictures

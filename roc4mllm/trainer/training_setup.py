@@ -30,7 +30,8 @@ from .image_scorers import (
     refuse_language_settings,
     scored_rows,
 )
-from .rating_data import RatedPictures, read_ratings
+from .rated_pictures import RatedPictures
+from .rating_data import read_ratings
 from .self_training import refuse_one_value
 from .split_loss_config import SplitLossConfig
 from .trained_on import trained_below

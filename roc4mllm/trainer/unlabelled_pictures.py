@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from ..datasets_scripts.split_guard import PictureSet
 from .rating_checks import picture_folder, picture_problem
+from .rating_records import PICTURE_COLUMNS
 from .rating_rows import is_missing
-from .rating_sources import METADATA_FILES, PICTURE_COLUMNS, open_source
+from .rating_sources import METADATA_FILES, open_source
 
 
 class UnlabelledPictures(Dataset):

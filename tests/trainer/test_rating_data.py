@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import read_image
-from roc4mllm.trainer.rating_data import RatedPictures, RatingError, read_ratings
+from roc4mllm.trainer.rated_pictures import RatedPictures
+from roc4mllm.trainer.rating_data import RatingError, read_ratings
 
 NAMES = ["a.png", "b c.png", "猫.png", "d.png"]
 RATINGS = [
