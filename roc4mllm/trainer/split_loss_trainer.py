@@ -9,14 +9,11 @@ Paper: "Regression Over Classification: Assessing Image Aesthetics via Multimoda
   similarity loss and the mixing see the pictures of one forward pass only, so that these do depend on how it is cut
 - every part of the loss is logged by name, in training and in evaluation, as its mean over tokens or scores
 - parts of the model may be frozen or have a learning rate of their own
-- a checkpoint appears under its name when it is complete; no file of it is pickled code
+- checkpoints are those of [`CheckpointTrainer`]
 """
 
 import contextlib
 import dataclasses
-import json
-import os
-import shutil
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -24,24 +21,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ..datasets_scripts.split_guard import PictureSet
-from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter, is_adapter_folder, load_adapter_weights
-from ..modeling_roc4mllm.long_tail_aesthetics import mixed_count
+from ..modeling_roc4mllm.adapter_roc4mllm import has_adapter
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import AestheticsOutput
-from .checkpoint_folders import UNFINISHED, check_space, check_writable, checkpoint_bytes, publish
+from .checkpoint_folders import check_space, check_writable, checkpoint_bytes
+from .checkpoint_trainer import CheckpointTrainer
+from .loss_means import Counts, LossMeans, target_counts
 from .metrics_aesthetics import aesthetics_metrics
 from .model_parts import checked_parts, freeze_parts, named_parts
 from .rating_collator import RatingCollator
-from .split_loss_config import LOSSES, SCORE_LOSSES, SplitLossConfig
-
-Counts = dict[str, torch.Tensor]
+from .split_loss_config import SCORE_LOSSES, SplitLossConfig
 
 
-class SplitLossTrainer(Trainer):
+class SplitLossTrainer(CheckpointTrainer):
     """
     [`~transformers.Trainer`] with the losses of text and scores kept apart.
 
@@ -230,6 +224,11 @@ class SplitLossTrainer(Trainer):
         scores, distributions = self.predict(pictures, ignore_keys=ignored).predictions
         return torch.from_numpy(scores), torch.from_numpy(distributions)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.trained_on is not None:
+            self.trained_on.save(Path(output_dir or self.args.output_dir))
+
     # ---- what is trained, in which order ------------------------------------------------------------------------
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -293,97 +292,6 @@ class SplitLossTrainer(Trainer):
             return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
         return super()._get_eval_sampler(eval_dataset)
 
-    # ---- checkpoints --------------------------------------------------------------------------------------------
-
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return os.path.join(folder, UNFINISHED) if getattr(self, "_is_staging", False) else folder
-
-    def _save_checkpoint(self, model, trial) -> None:
-        if self.args.push_to_hub:  # which uploads from the folder in the background while training goes on
-            super()._save_checkpoint(model, trial)
-            return
-        folder = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._is_staging = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._is_staging = False
-        self.accelerator.wait_for_everyone()
-        if self.state.best_model_checkpoint == str(folder / UNFINISHED / name):
-            self.state.best_model_checkpoint = str(folder / name)
-        if self.args.should_save:
-            self.state.save_to_json(str(folder / UNFINISHED / name / "trainer_state.json"))
-            publish(folder / UNFINISHED / name, folder / name)
-            (folder / UNFINISHED).rmdir()
-            rotate_checkpoints(
-                output_dir=str(folder),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
-            (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
-            if self.trained_on is not None:
-                self.trained_on.save(folder)
-
-    def _init_training_state(self, max_steps, steps_per_epoch, num_train_epochs, *args) -> tuple[int, int]:
-        """As in the parent, which takes one step more of a training that ended in the middle of a pass."""
-        begin = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, *args)
-        return (num_train_epochs, 0) if self.state.global_step >= max_steps else begin
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        # a tied weight stands in the file once, which the parent takes for a missing one
-        tied = getattr(self.model, "all_tied_weights_keys", {})
-        missing = [name for name in load_result.missing_keys if name not in tied]
-        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        model = self.model if model is None else model
-        saved = check_kind(resume_from_checkpoint, self.model)
-        if is_adapter_folder(resume_from_checkpoint):
-            load_adapter_weights(model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if "score_head_trained" in saved:  # no step may be left that would say so
-            self.model.config.score_head_trained = saved["score_head_trained"]
-
-    def _load_best_model(self) -> None:
-        if is_adapter_folder(self.state.best_model_checkpoint):
-            load_adapter_weights(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
-
-
-def check_kind(checkpoint: str, model: nn.Module) -> dict[str, Any]:
-    """
-    The config of a checkpoint, if a training of `model` wrote it.
-
-    Raises:
-        ValueError: If it is an adapter and the model is whole, or the other way round, or it has another backbone.
-    """
-    path = Path(checkpoint) / "config.json"
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    own = model.config.to_dict()
-    kinds = ["an adapter" if kind else "a whole model" for kind in (is_adapter_folder(checkpoint), has_adapter(model))]
-    types = [(config.get("mllm_config") or config).get("model_type") for config in (saved, own)]
-    if kinds[0] != kinds[1] or (saved and types[0] != types[1]):
-        raise ValueError(
-            f"{checkpoint} holds {kinds[0]} on {types[0]}, the training is of {kinds[1]} on {types[1]}: resume with "
-            "the settings it was begun with, or begin in another folder"
-        )
-    return saved
-
 
 def tell_before_training(model: nn.Module) -> None:
     """Let a model that has something to do before its weights move do it."""
@@ -397,60 +305,6 @@ def has_batch_norm(model: nn.Module) -> bool:
     places too, as BatchNorm2d takes them, it has.
     """
     return any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
-
-
-class LossMeans:
-    """Sums of the parts of the loss and of what they are summed over, since the last `flush`."""
-
-    def __init__(self):
-        self.clear()
-
-    def clear(self) -> None:
-        """Begin anew."""
-        self.sums = {name: torch.zeros(()) for name in LOSSES}
-        self.counts = {name: torch.zeros(()) for name in LOSSES}
-
-    def add(self, outputs, divided_by: Counts, local: Counts) -> None:
-        """Take the parts of one forward pass, which were divided by one count and are sums over another."""
-        for name in LOSSES:
-            value = outputs.get(f"{name}_loss")
-            if value is not None:
-                kind = "text" if name == "text" else "scores"
-                self.sums[name] = self.sums[name].to(value.device) + value * divided_by[kind].to(value.device).clamp(1)
-                self.counts[name] = self.counts[name].to(value.device) + local[kind].to(value.device)
-
-    def flush(self, accelerator) -> dict[str, float]:
-        """Means over all processes, by name; a part that nothing was summed over is left out."""
-        totals = torch.stack([torch.stack([self.sums[name], self.counts[name]]) for name in LOSSES]).float()  # (5, 2)
-        if accelerator.num_processes > 1:
-            totals = accelerator.reduce(totals.to(accelerator.device), "sum")
-        self.clear()
-        return {name: total / count for name, (total, count) in zip(LOSSES, totals.tolist(), strict=True) if count}
-
-
-def target_counts(batch: dict[str, Any], tail_mixup: dict[str, float] | None = None) -> Counts:
-    """
-    How many text tokens (`text`) and scores (`scores`, those of tail mixup included) of a batch have a target, as
-    tensors on its device.
-    """
-    counts = {"text": torch.zeros(()), "scores": torch.zeros(())}
-    if (labels := batch.get("labels")) is not None:
-        counts["text"] = (labels[:, 1:] != -100).sum()  # the first token is predicted by none
-    known = [~scores.isnan() for scores in [batch.get("scores")] if scores is not None]  # (B, A)
-    known += [~votes.isnan().any(-1) for votes in [batch.get("votes")] if votes is not None]  # (B, A)
-    if known:
-        rated = torch.stack(known).any(0)  # (B, A)
-        rated = rated & has_slot(batch.get("slot_attributes"), rated)
-        counts["scores"] = rated.sum() + mixed_count(rated, tail_mixup)
-    return counts
-
-
-def has_slot(slot_attributes: torch.Tensor | None, rated: torch.Tensor) -> torch.Tensor:
-    """Which attributes `(B, A)` the sentence of each row holds; all where nothing says otherwise."""
-    if slot_attributes is None:
-        return torch.ones_like(rated)
-    attributes = torch.arange(rated.shape[1], device=rated.device)
-    return (slot_attributes.to(rated.device).unsqueeze(-1) == attributes).any(1)  # (B, S, A) → (B, A)
 
 
 def split_by_rate(group: dict[str, Any], rates: dict[nn.Parameter, float]) -> list[dict[str, Any]]:

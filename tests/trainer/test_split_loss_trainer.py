@@ -11,9 +11,10 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from roc4mllm import TANetConfig, TANetForImageAesthetics, load_scorer
+from roc4mllm.trainer.loss_means import target_counts
 from roc4mllm.trainer.rating_collator import RatingCollator
 from roc4mllm.trainer.split_loss_config import SplitLossConfig
-from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, has_batch_norm, target_counts
+from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer, has_batch_norm
 
 
 def test_the_loss_curve_does_not_depend_on_how_a_batch_is_cut_up(tmp_path):
