@@ -185,16 +185,21 @@ class TestPlace:
         assert {path.name for path in tmp_path.iterdir()} == {"original", "empty", "deep", "plain"}
 
     @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
-    def test_odd_names(self, source, tmp_path, monkeypatch, name):
+    def test_odd_names(self, source, tmp_path, name):
+        source.rename(tmp_path / name)
+        convert_folder("roc4mllm", f"{tmp_path / name}/", tmp_path / "native" / name)
+        assert f"\n# {name}\n" in (tmp_path / "native" / name / "README.md").read_text(encoding="utf-8")
+        assert load_scorer(tmp_path / "native" / name)(PICTURES[0])["model"] == name
+
+    def test_other_ways_to_name_a_folder(self, source, tmp_path, monkeypatch):
+        name = "a b"
         source.rename(tmp_path / name)
         (tmp_path / "link").symlink_to(tmp_path / name)
         (tmp_path / name / "within").mkdir()
         monkeypatch.chdir(tmp_path / name / "within")
-        for number, given in enumerate((tmp_path / name, f"{tmp_path / name}/", "..", "../.", f"../../{name}")):
+        for number, given in enumerate((tmp_path / name, "..", "../.", f"../../{name}", tmp_path / "link")):
             convert_folder("roc4mllm", given, f"../../{number}/{name}/")
             assert f"\n# {name}\n" in (tmp_path / str(number) / name / "README.md").read_text(encoding="utf-8")
-        convert_folder("roc4mllm", tmp_path / "link", tmp_path / "of a link")
-        assert load_scorer(tmp_path / "0" / name)(PICTURES[0])["model"] == name
 
     @pytest.mark.parametrize(
         ("name", "message"),
