@@ -4,18 +4,24 @@
 
 import http.client
 import os
+import re
 import resource
+import selectors
 import socket
 import struct
 import time
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
-from pictures import bomb, chunk, encoded
-from running_service import BOUNDARY, FORM, Gate, form, read_answer, running
+from pictures import GREY, RGB, bomb, chunk, encoded
+from running_service import BOUNDARY, FORM, Gate, at_once, form, read_answer, running
 from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
@@ -25,6 +31,7 @@ from roc4mllm.inference.service.request_bodies import HeldBytes
 
 FILES = [encoded(photo(seed, 64, 48 + seed), "PNG") for seed in range(3)]
 LIMITS = ServiceLimits(max_batch=4, queue_size=8, max_bytes=1_000_000, max_pixels=50_000_000, max_files=4, timeout=2.0)
+FLOOD = 1200
 JSON = {"Content-Type": "application/json"}
 
 
@@ -220,32 +227,42 @@ def test_all_bodies_together_are_bounded():
         third.grow(100)
 
 
-def one_bit_png(side: int) -> bytes:
-    """A whole and valid PNG, black, of a bit per pixel."""
-    rows = zlib.compressobj(1)
-    row = bytes(1 + (side + 7) // 8)
+def black_png(side: int, bits: int = 1, colour: int = GREY) -> bytes:
+    """A whole and valid PNG."""
+    rows = zlib.compressobj(4)
+    row = bytes(1 + (side * bits * (3 if colour == RGB else 1) + 7) // 8)
     data = b"".join(rows.compress(row) for _ in range(side)) + rows.flush()
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def peak_memory() -> float:
+    """The most memory that this process ever held, in MB, since [`forget_peak`]; children have their own."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+def forget_peak() -> float:
+    """Let the peak be what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
 def test_decompression_bombs_are_errors_and_cost_nothing(service):
-    bombs = [one_bit_png(10_000), bomb(10_000, 10_000), bomb(10_000, 17_000), bomb(60_000, 60_000)]
-    assert max(map(len, bombs)) < 200_000
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
-    answer = service.score(*bombs)
-    seconds = time.monotonic() - start
-    assert answer.status == 200
-    assert all("too many pixels" in record["error"] for record in answer.json), answer.json
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    bombs = [black_png(10_000, 8, RGB), black_png(10_000), bomb(10_000, 17_000), bomb(60_000, 60_000)] * 2
+    assert max(map(len, bombs)) < LIMITS.max_bytes
+    before, start = forget_peak(), time.monotonic()
+    answers = at_once([partial(service.score, bomb) for bomb in bombs])  # as many as the queue has room for
+    seconds, grown = time.monotonic() - start, peak_memory() - before
+    assert [answer.status for answer in answers] == [200] * LIMITS.queue_size
+    assert all("too many pixels" in answer.json[0]["error"] for answer in answers)
     assert grown < 50
     assert seconds < 1.5
-    print(f"4 bombs of 100 to 3600 million pixels: 4 errors in {seconds:.2f} s, {grown:.0f} MB more memory")
+    print(f"8 bombs of 100 to 3600 million pixels at once: 8 errors in {seconds:.2f} s, {grown:.0f} MB more memory")
 
 
 def test_a_large_picture_within_the_limit_is_scored(service):
-    assert service.score(one_bit_png(1500)).json[0]["error"] is None
+    assert service.score(black_png(1500), black_png(500, 8, RGB)).json[1]["error"] is None
 
 
 def test_a_flood_is_told_to_come_back_and_what_was_accepted_is_scored(service, gate):
@@ -268,6 +285,76 @@ def test_a_flood_is_told_to_come_back_and_what_was_accepted_is_scored(service, g
     assert all(answer.json[0]["error"] is None for answer in answers if answer.status == 200)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status == 429)
     print(f"60 clients, room for {LIMITS.queue_size}: {statuses.count(200)} scored, {statuses.count(429)} times 429")
+
+
+def first_readable(connections, count: int) -> set:
+    """As many connections as there are answers to wait for; `select` itself takes no more than 1024."""
+    found: set = set()
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ)
+        while len(found) < count:
+            ready = selector.select(timeout=10)
+            assert ready, f"{len(found)} answers, expected {count}"
+            for key, _ in ready:
+                found.add(key.fileobj)
+                selector.unregister(key.fileobj)
+    return found
+
+
+@pytest.fixture
+def many_files():
+    """Leave to have as many files open as a flood takes, its clients' ends too."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[0] < 2 * FLOOD + 300:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * FLOOD + 300, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_flood_of_connections_is_told_to_come_back_and_probes_are_answered(gate, many_files, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 10.0)
+    body = form(FILES[0])
+    request = head(len(body)) + body
+    with running(gate.scorer, replace(LIMITS, timeout=20.0)) as service, ExitStack() as clients:
+        with gate.shut():
+            flood = [clients.enter_context(connected(service, request)) for _ in range(FLOOD)]
+            assert service.ask("GET", "/health").status == 200  # with all of them connected
+            readable = first_readable(flood, FLOOD - LIMITS.queue_size)
+            refused = [answered(connection) for connection in readable]
+        statuses = Counter(answered(connection).status for connection in set(flood) - readable)
+        assert service.score(FILES[0]).status == 200
+    statuses.update(answer.status for answer in refused)
+    assert statuses == {200: LIMITS.queue_size, 429: FLOOD - LIMITS.queue_size}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    print(f"{FLOOD} connections at once, room for {LIMITS.queue_size}: {dict(statuses)}, probes answered")
+
+
+def test_connections_beyond_what_the_process_may_open_are_429_at_once(gate, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 40)
+    monkeypatch.setattr(server, "OTHER_FILES", 20)  # ten of the refused may linger
+    monkeypatch.setattr(server, "HEADER_SECONDS", 1.5)
+    with running(gate.scorer, LIMITS) as service, ExitStack() as clients:
+        idle = [clients.enter_context(connected(service)) for _ in range(40)]
+        with ExitStack() as late:
+            more = [late.enter_context(connected(service)) for _ in range(20)]
+            assert [answered(connection).status for connection in more] == [429] * 20  # without a word of theirs
+        answers = [service.score(FILES[0]) for _ in range(10)]
+        assert {(answer.status, answer.headers["retry-after"]) for answer in answers} == {(429, "1")}
+        assert "too many connections" in answers[0].json["detail"]
+        assert all(connection.recv(1) == b"" for connection in idle)  # hung up on, which makes room
+        assert service.score(FILES[0]).status == 200
+        assert service.metric('roc4mllm_requests_total{path="other",status="429"}') == 30
+    print("40 idle connections, room for 40: 30 others told to come back, served once those were hung up on")
+
+
+def test_as_many_connections_as_files_may_be_open(monkeypatch):
+    told = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: told.append(limits))
+    for soft, hard, expected in ((1024, 20_000, 4000), (1024, 1024, 924), (1 << 20, 1 << 20, 4000), (-1, -1, 4000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limits=(soft, hard): limits)
+        assert server.allow_connections(4000) == expected
+    assert told == [(4100, 20_000)]
 
 
 def test_pictures_that_wait_too_long_are_504_and_forgotten(service, gate):

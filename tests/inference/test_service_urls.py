@@ -1,6 +1,7 @@
 """What URLs lead to: only public addresses, only the very address that was checked, only so many bytes and seconds."""
 
 import asyncio
+import json
 import socket
 import threading
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from running_service import running
 from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
+from roc4mllm.inference.service.limits import ServiceLimits
 from roc4mllm.inference.service.url_pictures import UrlReader, is_public
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError
 
@@ -103,7 +105,7 @@ def reader(names):
 
 
 def read(reader, url):
-    return asyncio.run(reader.read(url))
+    return asyncio.run(reader.read(url, hold=lambda size: None))
 
 
 def refusal(reader, url):
@@ -119,7 +121,9 @@ def refusal(reader, url):
         *("0.0.0.0", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.0.0.1", "198.18.0.1"),
         *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::1"),
-        *("2002:7f00:1::", "2001:0:7f00:1::", "2001:db8::1"),
+        *("2002:7f00:1::", "2001:0:7f00:1::", "2001:db8::1", "3fff::1", "fd20:ce::254"),
+        # of clouds, whatever the registries say of them: Azure, Alibaba, Oracle, IBM
+        *("168.63.129.16", "::ffff:168.63.129.16", "100.100.100.200", "192.0.0.192", "161.26.0.10", "166.11.255.1"),
     ],
 )
 def test_addresses_that_are_not_public(address):
@@ -235,9 +239,13 @@ def closed_port():
         yield bound.getsockname()[1]
 
 
-def test_urls_are_scored_in_order_with_errors_in_their_place(server, reader):
+@pytest.fixture(scope="module")
+def scorer():
     model, processor = shared_parts("llava", ("aesthetics",))
-    scorer = load_scorer(model, processor=processor)
+    return load_scorer(model, processor=processor)
+
+
+def test_urls_are_scored_in_order_with_errors_in_their_place(server, reader, scorer):
     start = f"http://pictures.example:{server.server_port}"
     urls = [f"{start}/picture", "http://10.0.0.1/", f"{start}/missing", f"{start}/to//picture"]
     with running(scorer, allow_urls=True, url_reader=reader) as service:
@@ -249,3 +257,28 @@ def test_urls_are_scored_in_order_with_errors_in_their_place(server, reader):
     assert answer.json[0]["score"] == pytest.approx(scorer(PICTURE)["score"], abs=5e-5)
     assert answer.json[1]["error"].startswith("its host is not a public address")
     assert "404" in answer.json[2]["error"]
+
+
+def test_the_limit_of_a_request_ends_its_downloads_while_they_run(server, names, scorer):
+    async def resolve(host, port):
+        return names[host]
+
+    limit, start = 100_000, f"http://pictures.example:{server.server_port}"
+    for connections, urls, good in ((1, ["endless", "endless", "picture"], [2]), (4, ["endless"] * 4, [])):
+        reader = UrlReader(10**9, 5.0, connections, resolve, allowed=lambda address: True)
+        held = []
+        with running(scorer, ServiceLimits(max_bytes=limit), allow_urls=True, url_reader=reader) as service:
+            read = reader.read
+            total = service.service.held
+
+            async def watched(url, hold, read=read, total=total, held=held):
+                return await read(url, lambda size: (hold(size), held.append(total.total)))
+
+            reader.read = watched
+            body = json.dumps({"urls": [f"{start}/{url}" for url in urls]})
+            answer = service.ask("POST", "/score", body, {"Content-Type": "application/json"})
+            assert total.total == 0
+        errors = [record["error"] for record in answer.json]
+        assert [index for index, error in enumerate(errors) if error is None] == good
+        assert all(f"together, at most {limit} bytes" in error for error in errors if error)
+        assert limit - 65_536 < max(held) <= limit

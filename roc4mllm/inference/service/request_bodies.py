@@ -63,6 +63,11 @@ class Share:
         self._held.total += size
         self.size += size
 
+    def shrink(self, size: int) -> None:
+        """Give some of it back before the request ends."""
+        self._held.total -= size
+        self.size -= size
+
 
 async def read_body(request: Request, limits: ServiceLimits, share: Share) -> list[bytes] | UrlList:
     """

@@ -114,14 +114,22 @@ class ScoringService:
             raise HTTPException(403, "URLs are not fetched: the service was started without --allow-urls")
 
         async def fetch(url: str) -> Source:
+            held = 0
+
+            def hold(size: int) -> None:
+                nonlocal held
+                if share.size + size > self.limits.max_bytes:
+                    raise PictureError(
+                        f"too large: a request's pictures together, at most {self.limits.max_bytes} bytes"
+                    )
+                share.grow(size)
+                held += size
+
             try:
-                content = await reader.read(url)
+                return await reader.read(url, hold)
             except PictureError as error:
+                share.shrink(held)  # what came of it was thrown away
                 return Unreadable(str(error))
-            if share.size + len(content) > self.limits.max_bytes:
-                return Unreadable(f"too large: all pictures of a request, at most {self.limits.max_bytes} bytes")
-            share.grow(len(content))
-            return content
 
         async def fetch_all() -> list[Source]:
             tasks = [asyncio.create_task(fetch(url)) for url in body.urls]

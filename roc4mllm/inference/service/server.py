@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -12,22 +13,48 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 logger = logging.getLogger(__name__)
 
 HEADER_SECONDS = 10.0  # for the headers of a request, from its connection or its first byte
-MAX_CONNECTIONS = 900  # 503 beyond it; most systems let a process have 1024 files open
+REFUSAL_SECONDS = 1.0
+MAX_CONNECTIONS = 4000  # each may hold 64 KiB of a body that nobody has asked for yet
+OTHER_FILES = 100  # of this process: the model's, the log, downloads, connections that are being refused
+FULL_BODY = b'{"detail":"too many connections, try again in 1 s"}'
+FULL = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+FULL += b"Content-Length: %d\r\n\r\n%s" % (len(FULL_BODY), FULL_BODY)
 LINGER_SECONDS = 5  # after the time limits of body and scoring, for answers on their way
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that waits for a request's headers, but not for ever, which uvicorn would."""
+    """
+    HTTP/1.1 that waits for a request's headers, but not for ever, which uvicorn would; and that refuses connections
+    beyond what the process can have open with the status of a full queue, where uvicorn would answer 503.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(transport)
-        self._watch()
+        beyond = len(self.connections) - self.config.app.state.max_connections  # type: ignore[union-attr]
+        if beyond > 0:
+            self._refuse(REFUSAL_SECONDS if beyond < OTHER_FILES // 2 else 0.0)
+        else:
+            self._watch()
+
+    def _refuse(self, linger: float) -> None:
+        """
+        Answer whatever will be asked. What comes of it is thrown away for a moment, or a client that is still sending
+        would not see the answer, only that the connection was reset.
+        """
+        self._refused = True
+        self.config.app.state.service.metrics.answered("other", 429, 0.0)  # type: ignore[union-attr]
+        self.transport.write(FULL)
+        self.transport.write_eof()
+        self._deadline = self.loop.call_later(linger, self.transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Some of a request, or of several."""
+        if self._refused:
+            return
         super().data_received(data)
         self._watch()
 
@@ -90,8 +117,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def allow_connections(wanted: int) -> int:
+    """
+    Let this process have files open for so many connections, or for as many as the system allows.
+
+    Returns:
+        `int`: How many it can have.
+    """
+    if sys.platform == "win32":
+        return wanted  # it counts no sockets
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted + OTHER_FILES
+    allowed = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
+
+
 def server_of(app: FastAPI) -> ServiceServer:
     """The server of an application that `create_app` made, to be run on a listener."""
+    app.state.max_connections = allow_connections(MAX_CONNECTIONS)
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -101,7 +149,6 @@ def server_of(app: FastAPI) -> ServiceServer:
         access_log=False,  # `RequestRecorder` writes one
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=int(2 * app.state.service.limits.timeout + LINGER_SECONDS),
     )
     return ServiceServer(config)

@@ -3,8 +3,8 @@ Pictures behind URLs that a stranger names, fetched without lending him this mac
 
 http and https only; every address that a host's name stands for must be public, and the connection goes to the very
 address that was checked, so that a name whose answer changes meanwhile leads nowhere else. A redirect is a new URL
-with the same checks. Bytes and time are bounded over all of it. Proxies of the environment are not used: they would
-look the name up again.
+with the same checks. Time is bounded over all of it, and bytes are counted as they come. Proxies of the environment
+are not used: they would look the name up again.
 """
 
 import asyncio
@@ -25,7 +25,20 @@ MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 PORTS = {"http": 80, "https": 443}
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # what else is global in IPv6 leads on to IPv4 or to nowhere
+# What the registries of special addresses, or this Python's copy of them, count as global and no picture comes from.
+SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's host: certificates and settings of a virtual machine
+        "192.0.0.0/24",  # protocol assignments; Oracle's cloud answers 192.0.0.192 with a machine's metadata
+        "192.88.99.0/24",  # relays to 6to4
+        "161.26.0.0/16",  # IBM Cloud's name servers and mirrors, for its own machines only
+        "166.8.0.0/14",  # IBM Cloud's service endpoints, likewise
+        "3fff::/20",  # documentation
+    )
+]
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+Hold = Callable[[int], None]
 
 
 class UrlReader:
@@ -52,16 +65,21 @@ class UrlReader:
         self._turn = asyncio.Semaphore(num_connections)
         self._resolve, self._allowed = resolve or addresses_of, allowed or is_public
 
-    async def read(self, url: str) -> bytes:
+    async def read(self, url: str, hold: Hold) -> bytes:
         """
         The bytes behind a URL.
+
+        Args:
+            url (`str`): Where.
+            hold (`Callable[[int], None]`): Told how many bytes came, each time that some came; what it raises ends the
+                download.
 
         Raises:
             PictureError: If it may not be fetched, or cannot be within the limits.
         """
         try:
             async with asyncio.timeout(self.timeout), self._turn:
-                return await self._follow(url)
+                return await self._follow(url, hold)
         except TimeoutError as error:
             raise PictureError(f"cannot be downloaded within {self.timeout:g} seconds") from error
         except PictureError:
@@ -69,15 +87,15 @@ class UrlReader:
         except (OSError, ValueError, h11.ProtocolError) as error:  # ValueError: of a redirect that is no URL
             raise PictureError(f"cannot be downloaded: {reason(error)}") from error
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, hold: Hold) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            found = await self._ask(split(url))
+            found = await self._ask(split(url), hold)
             if isinstance(found, bytes):
                 return found
             url = urljoin(url, found)
         raise PictureError(f"cannot be downloaded: more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, url: SplitResult) -> bytes | str:
+    async def _ask(self, url: SplitResult, hold: Hold) -> bytes | str:
         """The content, or where a redirect leads."""
         host, port = url.hostname or "", url.port or PORTS[url.scheme]
         async with self._connection(url.scheme, host, port) as (reader, writer):
@@ -95,11 +113,12 @@ class UrlReader:
             if response.status_code != 200:
                 raise PictureError(f"cannot be downloaded: the server answered {response.status_code}")
             self._check_size(int(headers.get(b"content-length", b"0")))
-            return await self._content(connection, reader)
+            return await self._content(connection, reader, hold)
 
-    async def _content(self, connection: h11.Connection, reader: asyncio.StreamReader) -> bytes:
+    async def _content(self, connection: h11.Connection, reader: asyncio.StreamReader, hold: Hold) -> bytes:
         content = bytearray()
         while not isinstance(event := await next_event(connection, reader), h11.EndOfMessage):
+            hold(len(event.data))
             content += event.data
             self._check_size(len(content))
         return bytes(content)
@@ -141,7 +160,7 @@ def is_public(address: str) -> bool:
             return is_public(str(ip.ipv4_mapped))
         if ip not in GLOBAL_UNICAST or ip.sixtofour is not None or ip.teredo is not None:
             return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in SPECIAL))
 
 
 async def open_first(addresses: list[str], port: int, tls: dict[str, Any]) -> Any:
