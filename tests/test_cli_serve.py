@@ -5,6 +5,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import encoded
+from readme_commands import readme_commands
 from running_service import FORM, Running, form
 from tiny import photo
 
@@ -89,24 +92,16 @@ def test_a_missing_library_names_the_extra(capsys, no_model, monkeypatch, name):
     assert error_line(capsys).endswith(f"the service needs {name}: pip install 'roc4mllm[serve]'")
 
 
-@pytest.fixture
-def process(tmp_path):
-    """The real process, its log, and its port."""
-    command = [
-        sys.executable,
-        "-m",
-        "roc4mllm_cli",
-        "serve",
-        "--port",
-        "0",
-        "--max-batch",
-        "2",
-        "--api-key-env",
-        "KEY",
-    ]
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"KEY": KEY}, stderr=log, stdout=log)
-    yield process, tmp_path / "log"
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    """The real process, as the readme starts one with a key, its log, and a client."""
+    (command,) = [words for words in readme_commands("roc4mllm serve") if "--api-key-env" in words]
+    here = ["--host", "127.0.0.1", "--port", "0", "--max-batch", "2"]
+    file = tmp_path_factory.mktemp("service") / "log"
+    with open(file, "w") as log:
+        command = [sys.executable, "-m", "roc4mllm_cli", *command[1:], *here]
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"API_KEY": KEY}, stderr=log, stdout=log)
+    yield process, file, listening(process, file)
     process.kill()
     process.wait()
 
@@ -121,9 +116,46 @@ def listening(process, log: Path) -> Running:
     raise AssertionError(log.read_text())
 
 
+def test_the_lines_of_curl_in_the_readme(process, tmp_path):
+    _, _, service = process
+    for name, content in (("a.jpg", FILES[0]), ("b.jpg", FILES[1]), ("broken.jpg", b"no picture")):
+        (tmp_path / name).write_bytes(content)
+    lines = readme_commands("curl")
+    (two, chosen, strict, url) = [answer(line, tmp_path, service) for line in lines]
+    assert two[0] == 200
+    assert abs(two[1][0]["score"] - two[1][1]["score"]) > 1e-3
+    assert (chosen[0], list(chosen[1][0]["attributes"])) == (200, ["sharpness", "noise"])
+    assert (strict[0], "not a picture" in strict[1][0]["error"]) == (422, True)
+    assert (url[0], "not a public address" in url[1][0]["error"]) == (200, True)
+    assert answer(lines[0], tmp_path, service, key="x")[0] == 401
+
+
+def answer(line: list[str], folder: Path, service: Running, key: str = KEY) -> tuple[int, Any]:
+    """Status and JSON of a line of curl, where it is not installed of the same request; to no host but this."""
+    there = {"http://127.0.0.1:8000": f"http://127.0.0.1:{service.port}", "https://example.org": "http://127.0.0.1:9"}
+    for old, new in there.items():
+        line = [word.replace(old, new) for word in line]
+    line = [word.replace("$API_KEY", key) for word in line]
+    if not any("Authorization" in word for word in line):
+        line += ["-H", f"Authorization: Bearer {key}"]
+    if shutil.which("curl"):
+        told = subprocess.run([*line, "-s", "-w", "\n%{http_code}"], cwd=folder, capture_output=True, timeout=60)
+        body, _, status = told.stdout.rpartition(b"\n")
+        return int(status), json.loads(body)
+    parser = argparse.ArgumentParser()
+    for option in ("-F", "-H", "-d"):
+        parser.add_argument(option, action="append", default=[])
+    args = parser.parse_args([word for word in line[1:] if not word.startswith("http:")])
+    (url,) = [word for word in line if word.startswith("http:")]
+    files = [(folder / part.partition("=@")[2]).read_bytes() for part in args.F]
+    headers = dict(header.split(": ", 1) for header in args.H)
+    found = service.ask("POST", url, args.d[0] if args.d else form(*files), ({} if args.d else FORM) | headers)
+    return found.status, found.json
+
+
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(process):
-    process, log = process
-    service, secret = listening(process, log), {"X-API-Key": KEY}
+    process, log, service = process
+    secret = {"X-API-Key": KEY}
 
     def ask(number):
         return service.ask("POST", "/score", form(*FILES[:4]), FORM | secret)
@@ -152,6 +184,6 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(process):
     assert process.wait(20) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]  # every one is JSON
     statuses = [line["status"] for line in lines if line["event"] == "request" and line["method"] == "POST"]
-    assert statuses == [401] + [200] * 8
+    assert statuses[-9:] == [401] + [200] * 8
     assert KEY not in log.read_text()
     print("SIGTERM with 8 requests of 4 pictures under way: 8 answered, 32 scores, exit code 0")
