@@ -29,6 +29,18 @@ def add_running_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-untrained", action="store_true", help="accept a head that was never trained")
 
 
+def add_serving_options(parser: argparse.ArgumentParser) -> None:
+    """Which model stands behind a service or a page, and where it is reached."""
+    parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+
+
+def add_rating_options(parser: argparse.ArgumentParser) -> None:
+    """Where the pictures of a file of ratings are, and what becomes of rows that cannot be used."""
+    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures (default: that of the file)")
+    parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
+
+
 def at_least(lowest: int) -> "argparse._ActionType":
     """A parser of whole numbers that are at least `lowest`."""
 

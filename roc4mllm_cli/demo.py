@@ -1,6 +1,6 @@
 """`roc4mllm demo`: a page to try a model on."""
 
-from .arguments import Commands, add_running_options, at_least
+from .arguments import Commands, add_running_options, add_serving_options, at_least
 
 
 def add_command(commands: Commands) -> None:
@@ -13,8 +13,7 @@ def add_command(commands: Commands) -> None:
         "otherwise. Nothing is reported to anybody; uploads are deleted after 15 minutes and when the command ends.",
         allow_abbrev=False,
     )
-    parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    add_serving_options(parser)
     parser.add_argument("--port", type=at_least(1), metavar="N", help="port (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="open a public link too, through Gradio's server")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """`roc4mllm evaluate`: a model against rated pictures."""
 
-from .arguments import Commands, add_batch_options, add_running_options, at_least, names, number
+from .arguments import Commands, add_batch_options, add_rating_options, add_running_options, at_least, names, number
 
 
 def add_command(commands: Commands) -> None:
@@ -20,7 +20,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="FOLDER", help="also write metrics.json, predictions.csv and plots")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--split", metavar="NAME", help="split of the data, as in test")
-    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures (default: that of the file)")
+    add_rating_options(parser)
     parser.add_argument("--attributes", type=names, metavar="A,B", help="what to compare (default: all that is rated)")
     parser.add_argument("--by", metavar="COLUMN", help="also compare within each value of a column, as in theme")
     parser.add_argument(
@@ -30,7 +30,6 @@ def add_command(commands: Commands) -> None:
         "--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="range of the ratings, if not in the data"
     )
     parser.add_argument("--rescale", action="store_true", help="map predictions linearly to the range of the ratings")
-    parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
     parser.add_argument("--allow-leak", action="store_true", help="go on if the model was trained on these pictures")
     parser.add_argument("--bootstraps", type=at_least(0), default=1000, metavar="N", help="resamples (default: 1000)")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the resamples (default: 0)")

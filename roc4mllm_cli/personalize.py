@@ -1,6 +1,6 @@
 """`roc4mllm personalize`: one person's ratings to their own scorer."""
 
-from .arguments import Commands, add_batch_options, add_running_options, number
+from .arguments import Commands, add_batch_options, add_rating_options, add_running_options, number
 
 
 def add_command(commands: Commands) -> None:
@@ -25,7 +25,6 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--score-range", type=number, nargs=2, metavar=("LOW", "HIGH"), help="range of the ratings, if not the model's"
     )
-    parser.add_argument("--pictures", metavar="DIR", help="folder of the pictures (default: that of the file)")
-    parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
+    add_rating_options(parser)
     add_batch_options(parser)
     add_running_options(parser)

@@ -1,6 +1,6 @@
 """`roc4mllm serve`: scores over HTTP."""
 
-from .arguments import PATIENT_THREADS, Commands, add_running_options, at_least, number
+from .arguments import PATIENT_THREADS, Commands, add_running_options, add_serving_options, at_least, number
 
 
 def add_command(commands: Commands) -> None:
@@ -13,8 +13,7 @@ def add_command(commands: Commands) -> None:
         "SIGTERM and Ctrl-C end it once what it accepted is answered.",
         allow_abbrev=False,
     )
-    parser.add_argument("-m", "--model", help="model or adapter: a Hub name or a folder (default: the bundled one)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    add_serving_options(parser)
     parser.add_argument("--port", type=at_least(0), default=8000, help="0 takes a free one (default: 8000)")
     keys = parser.add_mutually_exclusive_group()
     keys.add_argument("--api-key-env", metavar="NAME", help="ask clients for the key in this environment variable")

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,30 @@ def form(*files: bytes, names: Sequence[str] = (), field: str = "file") -> bytes
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
         parts.append(head.encode("utf-8", "surrogateescape") + content + b"\r\n")
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def connected(service: Running, *pieces: bytes) -> Iterator[socket.socket]:
+    """A raw connection that has sent some bytes."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        yield connection
+
+
+def answered(connection: socket.socket) -> Answer:
+    """What came back on it."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return read_answer(response)
+
+
+def head(length: int | None = None, **headers: str) -> bytes:
+    """The beginning of a POST /score."""
+    lines = ["POST /score HTTP/1.1", "Host: x"]
+    lines += [f"{name}: {value}" for name, value in (FORM | headers).items()]
+    lines += [f"Content-Length: {length}"] if length is not None else ["Transfer-Encoding: chunked"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_errors import error_line
 from tiny import photo, scorer_parts
 
 import roc4mllm
@@ -54,19 +55,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def score(model: str, *arguments: str) -> int:
     return main(["score", "album", "missing.jpg", "*.gif", "empty", "-m", model, *arguments])
-
-
-def error_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    try:
-        code = main(list(arguments))
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    (line,) = printed.err.splitlines()
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 # score ---------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import roc4mllm_checkpoint, write_checkpoint
+from command_errors import error_line
 from family_weights import original
 from huggingface_hub import constants
 from tiny import photo
@@ -27,19 +28,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     return tmp_path
-
-
-def error_line(capsys, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    try:
-        code = main(["convert", *arguments])
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    line = printed.err.splitlines()[-1]
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 def scores(capsys, model: str) -> list[dict]:
@@ -107,14 +95,16 @@ def test_a_signal_leaves_nothing(here, monkeypatch, arguments, name):
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(capsys, here, arguments, reason):
-    assert reason in error_line(capsys, *arguments)
+    assert reason in error_line(capsys, "convert", *arguments)
     assert {path.name for path in here.iterdir()} == {"original", "0.png", "1.png"}
 
 
 def test_config_with_a_wrong_value(capsys, here):
     path = Path("original", "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "32"}))
-    assert "config.json of 'original' cannot be used" in error_line(capsys, "roc4mllm", "original", "native")
+    assert "config.json of 'original' cannot be used" in error_line(
+        capsys, "convert", "roc4mllm", "original", "native"
+    )
     assert not (here / "native").exists()
 
 
@@ -174,5 +164,5 @@ class TestFiles:
         ],
     )
     def test_errors_are_one_line_and_leave_nothing(self, capsys, here, arguments, reason):
-        assert reason in error_line(capsys, *arguments)
+        assert reason in error_line(capsys, "convert", *arguments)
         assert {path.name for path in here.iterdir()} == {"original", "best.pth", "0.png", "1.png"}

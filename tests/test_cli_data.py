@@ -5,6 +5,7 @@ import json
 
 import datasets
 import pytest
+from command_errors import error_line
 from tiny import photo
 
 from roc4mllm_cli import main
@@ -21,19 +22,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def error_line(capsys, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    try:
-        code = main(["data", *arguments])
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    line = printed.err.splitlines()[-1]
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 def test_list(capsys):
@@ -79,24 +67,24 @@ def test_a_table_becomes_a_data_set_that_evaluate_and_train_read(capsys, here):
 
 
 def test_a_name_and_its_options(capsys):
-    assert "expected NAME RAW_DIR OUT_DIR; roc4mllm data --list shows" in error_line(capsys, "ava")
-    assert "no data set 'avva'; there are ava, " in error_line(capsys, "avva", "raw", "out")
-    assert "csv needs --score-range" in error_line(capsys, "csv", "raw", "out")
+    assert "expected NAME RAW_DIR OUT_DIR; roc4mllm data --list shows" in error_line(capsys, "data", "ava")
+    assert "no data set 'avva'; there are ava, " in error_line(capsys, "data", "avva", "raw", "out")
+    assert "csv needs --score-range" in error_line(capsys, "data", "csv", "raw", "out")
     assert "--score-range is for csv; baid knows" in error_line(
-        capsys, "baid", "raw", "out", "--score-range", "0", "1"
+        capsys, "data", "baid", "raw", "out", "--score-range", "0", "1"
     )
     wrong = ("csv", "raw", "out", "--score-range", "1", "7", "--column", "score")
-    assert "--column takes ROLE=COLUMN" in error_line(capsys, *wrong)
-    assert "holds none of train_set.csv" in error_line(capsys, "baid", "raw", "out")
+    assert "--column takes ROLE=COLUMN" in error_line(capsys, "data", *wrong)
+    assert "holds none of train_set.csv" in error_line(capsys, "data", "baid", "raw", "out")
     assert "AVA has no protocol 'best'; it has official (" in error_line(
-        capsys, "ava", "raw", "out", "--protocol", "best"
+        capsys, "data", "ava", "raw", "out", "--protocol", "best"
     )
 
 
 def test_strict(capsys, here):
     (here / "raw" / "1.jpg").write_bytes(b"no picture")
     arguments = ("csv", "raw", "out", "--score-range", "1", "7", "--strict", "--workers", "2")
-    assert "Not all rows can be written: 1 unreadable" in error_line(capsys, *arguments)
+    assert "Not all rows can be written: 1 unreadable" in error_line(capsys, "data", *arguments)
     assert not (here / "out").exists()
 
 
@@ -126,4 +114,4 @@ def test_without_the_libraries_the_extra_is_named(capsys, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("roc4mllm.datasets_scripts")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert error_line(capsys, "--list").endswith('pip install "roc4mllm[data]"')
+    assert error_line(capsys, "data", "--list").endswith('pip install "roc4mllm[data]"')

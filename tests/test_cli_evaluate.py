@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_errors import error_line
 from tiny import photo, scorer_parts
 
 import roc4mllm
@@ -43,19 +44,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluate(model: str, *arguments: str) -> int:
     return main(["evaluate", model, "ratings.csv", "--pictures", "album", "--bootstraps", "20", *arguments])
-
-
-def error_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    try:
-        code = main(["evaluate", *arguments])
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    line = printed.err.splitlines()[-1]
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 def test_table_goes_to_stdout_and_the_report_to_its_folder(model, capsys):
@@ -141,7 +129,7 @@ def test_failed_pictures_are_counted_and_all_failed_is_code_1(model, capsys):
 def test_bad_rows_stop_or_are_written_to_a_file(model, capsys):
     with Path("ratings.csv").open("a") as file:
         file.write("12.png,3,test,sea\n0.png,nine,test,sea\n")
-    line = error_line(capsys, model, "ratings.csv", "--pictures", "album")
+    line = error_line(capsys, "evaluate", model, "ratings.csv", "--pictures", "album")
     assert "line 14" in line
     assert "--skip-bad-rows" in line
     assert evaluate(model, "--skip-bad-rows", "bad.csv") == 0
@@ -150,7 +138,7 @@ def test_bad_rows_stop_or_are_written_to_a_file(model, capsys):
 
 
 def test_another_range_is_refused_with_both_and_the_options_that_help(model, capsys):
-    line = error_line(capsys, model, "ratings.csv", "--pictures", "album", "--score-range", "0", "100")
+    line = error_line(capsys, "evaluate", model, "ratings.csv", "--pictures", "album", "--score-range", "0", "100")
     assert "go from 0 to 100, the model's scores from 1 to 5" in line
     assert "--rescale" in line
     assert evaluate(model, "--score-range", "0", "100", "--rescale") == 0
@@ -169,19 +157,23 @@ def test_another_range_is_refused_with_both_and_the_options_that_help(model, cap
     ],
 )
 def test_wrong_arguments_are_refused_before_a_model_is_loaded(capsys, arguments, reason):
-    assert reason in error_line(capsys, *arguments)
+    assert reason in error_line(capsys, "evaluate", *arguments)
 
 
 def test_what_does_not_fit_the_model_or_the_data_is_named(model, capsys):
     data = [model, "ratings.csv", "--pictures", "album"]
     assert "the model does not score taste; it scores aesthetics, color" in error_line(
-        capsys, *data, "--attributes", "taste"
+        capsys, "evaluate", *data, "--attributes", "taste"
     )
-    assert "No column for the attribute 'color'" in error_line(capsys, *data, "--attributes", "aesthetics,color")
-    assert "no column 'style' to group by" in error_line(capsys, *data, "--by", "style")
-    assert "the cut 9 is not inside the score range of aesthetics, 1 to 5" in error_line(capsys, *data, "--cut", "9")
+    assert "No column for the attribute 'color'" in error_line(
+        capsys, "evaluate", *data, "--attributes", "aesthetics,color"
+    )
+    assert "no column 'style' to group by" in error_line(capsys, "evaluate", *data, "--by", "style")
+    assert "the cut 9 is not inside the score range of aesthetics, 1 to 5" in error_line(
+        capsys, "evaluate", *data, "--cut", "9"
+    )
     pd.read_csv("ratings.csv").rename(columns={"score": "liked"}).to_csv("ratings.csv", index=False)
-    assert "the file has 'path', 'liked', 'split', 'theme'" in error_line(capsys, *data)
+    assert "the file has 'path', 'liked', 'split', 'theme'" in error_line(capsys, "evaluate", *data)
 
 
 @pytest.mark.parametrize(

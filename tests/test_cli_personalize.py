@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command_errors import error_line
 from PIL import Image
 from tiny import photo, scorer_parts
 
@@ -44,20 +45,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, general) -> Path:
     pd.DataFrame(both).to_csv(tmp_path / "both.csv", index=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def error_line(capsys, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    capsys.readouterr()
-    try:
-        code = main(list(arguments))
-    except SystemExit as stop:
-        code = stop.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    line = printed.err.splitlines()[-1]
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 # personalize ---------------------------------------------------------------------------------------------------------

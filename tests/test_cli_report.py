@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_errors import error_line
 from tiny import photo
 
 from roc4mllm.inference.tables.score_table import make_row, table_columns
@@ -36,17 +37,6 @@ def record(score: float | None, light: float | None) -> dict:
         "normalized": score and (score - 1) / 6, "attributes": {"aesthetics": score, "light": light},
         "distribution": None, "model": "tiny", "revision": None, "version": "0.1.0", "error": None,
     }  # fmt: skip
-
-
-def error_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    try:
-        code = main(["report", *arguments])
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    (line,) = printed.err.splitlines()
-    return line
 
 
 def test_every_format_gives_the_same_page(capsys):
@@ -101,5 +91,5 @@ def test_what_a_user_has_to_change_is_one_line_and_leaves_the_old_report(capsys,
     Path("others.csv").write_text("path,score\nq.png,3\n")
     Path("bad.csv").write_text("path,score\np1.png,three\n")
     Path("none.csv").write_text("path,comment\np1.png,nice\n")
-    assert message in error_line(capsys, *arguments)
+    assert message in error_line(capsys, "report", *arguments)
     assert Path("report.html").read_text() == "the old one"

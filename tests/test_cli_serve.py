@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_errors import error_line
 from pictures import encoded
 from readme_commands import readme_commands
 from running_service import FORM, Running, form
@@ -24,24 +25,11 @@ from tiny import photo
 
 from roc4mllm.cli import serve
 from roc4mllm.inference.service.limits import ServiceLimits
-from roc4mllm_cli import build_parser, main
+from roc4mllm_cli import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-key-of-some-length"
 FILES = [encoded(photo(seed, 400, 300), "JPEG") for seed in range(8)]
-
-
-def error_line(capsys, *arguments: str) -> str:
-    """The message of a command that the user has to change: one line, exit code 2, nothing on stdout."""
-    try:
-        code = main(["serve", *arguments])
-    except SystemExit as exit:
-        code = exit.code
-    printed = capsys.readouterr()
-    assert (code, printed.out) == (2, "")
-    (line,) = printed.err.splitlines()
-    assert line.startswith("roc4mllm: error: ")
-    return line
 
 
 @pytest.fixture
@@ -57,16 +45,16 @@ def test_defaults_are_those_of_the_limits_and_of_this_machine_alone():
 
 
 def test_wrong_limits(capsys, no_model):
-    assert "--max-batch: expected a whole number of at least 1" in error_line(capsys, "--max-batch", "0")
-    assert "timeout must be at least" in error_line(capsys, "--timeout", "-1")
-    line = error_line(capsys, "--queue-size", "8")
+    assert "--max-batch: expected a whole number of at least 1" in error_line(capsys, "serve", "--max-batch", "0")
+    assert "timeout must be at least" in error_line(capsys, "serve", "--timeout", "-1")
+    line = error_line(capsys, "serve", "--queue-size", "8")
     assert "a request of 32 files could never enter a queue of 8" in line
 
 
 def test_a_taken_port_and_an_address_of_others(capsys, no_model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "in use" in error_line(capsys, "--port", str(taken.getsockname()[1]))
-    assert "error" in error_line(capsys, "--host", "192.0.2.1", "--port", "0")
+        assert "in use" in error_line(capsys, "serve", "--port", str(taken.getsockname()[1]))
+    assert "error" in error_line(capsys, "serve", "--host", "192.0.2.1", "--port", "0")
 
 
 def test_keys(capsys, no_model, monkeypatch, tmp_path):
@@ -76,12 +64,12 @@ def test_keys(capsys, no_model, monkeypatch, tmp_path):
     monkeypatch.setenv("KEY", "third")
     assert serve.read_keys(argparse.Namespace(api_key_env="KEY", api_key_file=None)) == ["third"]
     monkeypatch.setenv("KEY", " ")
-    assert "KEY holds no API key" in error_line(capsys, "--port", "0", "--api-key-env", "KEY")
-    assert "ABSENT holds no API key" in error_line(capsys, "--port", "0", "--api-key-env", "ABSENT")
+    assert "KEY holds no API key" in error_line(capsys, "serve", "--port", "0", "--api-key-env", "KEY")
+    assert "ABSENT holds no API key" in error_line(capsys, "serve", "--port", "0", "--api-key-env", "ABSENT")
     file.write_text("two words\n")
-    assert "holds no API key" in error_line(capsys, "--port", "0", "--api-key-file", str(file))
-    assert "No such file" in error_line(capsys, "--port", "0", "--api-key-file", str(tmp_path / "absent"))
-    assert "not allowed with" in error_line(capsys, "--api-key-file", "x", "--api-key-env", "y")
+    assert "holds no API key" in error_line(capsys, "serve", "--port", "0", "--api-key-file", str(file))
+    assert "No such file" in error_line(capsys, "serve", "--port", "0", "--api-key-file", str(tmp_path / "absent"))
+    assert "not allowed with" in error_line(capsys, "serve", "--api-key-file", "x", "--api-key-env", "y")
 
 
 @pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
@@ -89,7 +77,7 @@ def test_a_missing_library_names_the_extra(capsys, no_model, monkeypatch, name):
     for module in [module for module in sys.modules if module.startswith("roc4mllm.inference.service")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    assert error_line(capsys).endswith(f"the service needs {name}: pip install 'roc4mllm[serve]'")
+    assert error_line(capsys, "serve").endswith(f"the service needs {name}: pip install 'roc4mllm[serve]'")
 
 
 @pytest.fixture(scope="module")

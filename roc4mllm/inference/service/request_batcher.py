@@ -253,8 +253,8 @@ def within(source: Source | None, max_pixels: int) -> Any:
     """The source itself, or an error in its place if its header tells of more pixels; nothing is decoded."""
     try:
         width, height = open_image(source).size
-    except Exception:
-        return source  # whatever it is, reading it will tell
+    except Exception:  # on damaged headers decoders raise nearly anything
+        return source  # reading it will raise the same, and tell
     if width * height > max_pixels:
         return Unreadable(f"too many pixels: {width} x {height}, at most {max_pixels} are read here")
     return source
