@@ -71,7 +71,7 @@ def test_a_flood_of_connections_is_told_to_come_back_and_probes_are_answered(gat
 
 def test_connections_beyond_what_the_process_may_open_are_429_at_once(gate, monkeypatch):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 40)
-    monkeypatch.setattr(server, "OTHER_FILES", 20)  # ten of the refused may linger
+    monkeypatch.setattr(server, "OTHER_FILES", 20)  # nine of the refused may linger
     monkeypatch.setattr(server, "HEADER_SECONDS", 1.5)
     with running(gate.scorer, LIMITS) as service, ExitStack() as clients:
         idle = [clients.enter_context(connected(service)) for _ in range(40)]
@@ -87,10 +87,15 @@ def test_connections_beyond_what_the_process_may_open_are_429_at_once(gate, monk
     print("40 idle connections, room for 40: 30 others told to come back, served once those were hung up on")
 
 
-def test_as_many_connections_as_files_may_be_open(monkeypatch):
+def test_as_many_files_as_the_system_allows(monkeypatch):
     told = []
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: told.append(limits))
-    for soft, hard, expected in ((1024, 20_000, 4000), (1024, 1024, 924), (1 << 20, 1 << 20, 4000), (-1, -1, 4000)):
+    for soft, hard, expected in (
+        (1024, 20_000, 16_000),
+        (1024, 1024, 1024),
+        (20_000, 30_000, 16_000),
+        (-1, -1, 16_000),
+    ):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, limits=(soft, hard): limits)
-        assert server.allow_connections(4000) == expected
-    assert told == [(4100, 20_000)]
+        assert server.allow_files(16_000) == expected
+    assert told == [(16_000, 20_000)]

@@ -19,6 +19,7 @@ OTHER_FILES = 100  # of this process: the model's, the log, downloads, connectio
 FULL_BODY = b'{"detail":"too many connections, try again in 1 s"}'
 FULL = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
 FULL += b"Content-Length: %d\r\n\r\n%s" % (len(FULL_BODY), FULL_BODY)
+WAITING = 2048  # connections that the system holds until they are accepted
 LINGER_SECONDS = 5  # after the time limits of body and scoring, for answers on their way
 
 
@@ -84,6 +85,7 @@ class ServiceServer(uvicorn.Server):
         """Say where, once clients can come."""
         await super().startup(sockets)
         for listener in sockets or []:
+            listener.listen(WAITING)
             host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             model = self.config.app.state.service.facts()["model"]  # type: ignore[union-attr]
@@ -117,29 +119,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def allow_connections(wanted: int) -> int:
-    """
-    Let this process have files open for so many connections, or for as many as the system allows.
-
-    Returns:
-        `int`: How many it can have.
-    """
+def allow_files(wanted: int) -> int:
+    """Let this process have so many files open, or as many as the system allows; returns how many that are."""
     if sys.platform == "win32":
         return wanted  # it counts no sockets
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted + OTHER_FILES
-    allowed = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
+    infinite = resource.RLIM_INFINITY
+    allowed = wanted if hard == infinite else min(wanted, hard)
+    if soft != infinite and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        soft = allowed
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
+    return allowed
 
 
 def server_of(app: FastAPI) -> ServiceServer:
     """The server of an application that `create_app` made, to be run on a listener."""
-    app.state.max_connections = allow_connections(MAX_CONNECTIONS)
+    files = allow_files(4 * MAX_CONNECTIONS)
+    connections = app.state.max_connections = max(1, min(MAX_CONNECTIONS, files - OTHER_FILES))
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -149,6 +146,7 @@ def server_of(app: FastAPI) -> ServiceServer:
         access_log=False,  # `RequestRecorder` writes one
         server_header=False,
         proxy_headers=False,
+        backlog=max(1, (files - connections) // 2),  # accepted at once, before one of them can be refused
         timeout_graceful_shutdown=int(2 * app.state.service.limits.timeout + LINGER_SECONDS),
     )
     return ServiceServer(config)
