@@ -128,8 +128,12 @@ def allow_files(wanted: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     allowed = wanted if hard == infinite else min(wanted, hard)
-    if soft != infinite and soft < allowed:
+    if soft == infinite or soft >= allowed:
+        return allowed
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (OSError, ValueError):  # macOS has a limit of its own below the one that it tells
+        return soft
     return allowed
 
 
