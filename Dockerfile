@@ -3,7 +3,8 @@
 #   docker build -t roc4mllm:cuda --build-arg DEVICE=cuda .
 #   docker run --rm -p 127.0.0.1:8000:8000 -e API_KEY=… roc4mllm --api-key-env API_KEY
 #   docker run --rm -p 127.0.0.1:8000:8000 --gpus all -v models:/var/lib/roc4mllm roc4mllm:cuda -m user/model --dtype bfloat16
-# Linted with hadolint; it was never built: the machine that it was written on has no Docker.
+# Linted with hadolint. Built for CPU with buildah, where it served as user 10001; in place of the base image stood Debian
+# bookworm's own Python 3.11, and of torch's index a copy of its wheel. Docker and CUDA were not at hand.
 ARG PYTHON=3.11.13
 
 FROM python:${PYTHON}-slim-bookworm AS build

@@ -96,7 +96,7 @@ def reader(names):
 
     async def resolve(host, port):
         looked_up.append(host)
-        return names.get(host, [host])
+        return list(names.get(host, [host]))
 
     looked_up = []
     reader = UrlReader(100_000, 1.0, resolve=resolve, allowed=lambda address: address == "127.0.0.1")
@@ -160,6 +160,25 @@ def test_redirects_are_followed_with_the_same_checks(server, reader):
         assert "not a public address" in text or "not a URL that is fetched" in text, (target, text)
     assert "more than 5 redirects" in refusal(reader, f"{start}/loop")
     assert "cannot be downloaded" in refusal(reader, f"{start}/to/http://[")
+
+
+def test_a_name_that_changes_its_answer_leads_nowhere_else(server, reader, names):
+    names["pictures.example"] = RebindingAddresses(["127.0.0.1"], ["10.0.0.1"])
+    start = f"http://pictures.example:{server.server_port}"
+    assert read(reader, f"{start}/picture") == PICTURE  # asked once, and what was checked was connected to
+    assert "not a public address" in refusal(reader, f"{start}/picture")
+    names["pictures.example"] = RebindingAddresses(["127.0.0.1"], ["10.0.0.1"])
+    assert "not a public address" in refusal(reader, f"{start}/to//picture")  # a redirect is checked anew
+
+
+class RebindingAddresses:
+    """What a name stands for: one list at the first look, another from then on."""
+
+    def __init__(self, first, then):
+        self.answers = [first, then]
+
+    def __iter__(self):
+        return iter(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": Problem | list[PictureRecord],
         "description": "Nothing to score; with `strict`: records, one failed",
     },
-    429: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
+    429: {
+        "model": Problem,
+        "description": "No room for pictures, bytes or connections now; try again after `Retry-After` s",
+    },
     503: {"model": Problem, "description": "The service is shutting down"},
     504: {"model": Problem, "description": "Not scored in time"},
 }
