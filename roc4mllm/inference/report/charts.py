@@ -69,8 +69,8 @@ def scatter_chart(points: Sequence[Point], axes: tuple[str, str], identity: bool
 
 def radar_chart(compared: Sequence[AttributeFigures], groups: tuple[str, str]) -> str:
     """Mean ranks of the best and of the worst group on one spoke per attribute, the lowest rank in the centre."""
-    width, height, radius = 460, 280, 108
-    centre = (width / 2, height / 2)
+    width, radius = 460, 108
+    centre = (width / 2, 140)
 
     def point(spoke: int, share: float) -> tuple[float, float]:
         angle = 2 * math.pi * spoke / len(compared)
@@ -97,7 +97,8 @@ def radar_chart(compared: Sequence[AttributeFigures], groups: tuple[str, str]) -
             tip_text = f"{figures.name}, {group}: above {100 * figures.ranks[place]:.0f} % of the pictures"
             dot = f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
             marks.append(f"{dot}<title>{escaped(tip_text)}</title></circle>")
-    return svg(marks, spoken(compared, groups), width, height)
+    lowest = max(point(spoke, 1.13)[1] for spoke in range(len(compared)))  # of an odd number of spokes far above
+    return svg(marks, spoken(compared, groups), width, round(lowest + 16))
 
 
 def rank_chart(compared: Sequence[AttributeFigures], groups: tuple[str, str]) -> str:
