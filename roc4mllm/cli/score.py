@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,7 @@ class Job:
 
     def score(self, write: Write, found: FoundRows | None = None) -> None:
         """Score and write every input that has no row yet."""
-        inputs = remaining(self.inputs, found.paths if found else Counter(), self.progress.skip)
+        inputs = remaining(self.inputs, found.paths, self.progress.skip) if found else self.inputs
         options = {"batch_size": self.args.batch_size, "num_workers": self.workers(), "attributes": self.attributes}
         try:
             with self.progress:

@@ -3,11 +3,12 @@ Scoring of any number of pictures: read and prepared by worker processes while t
 result per input in input order.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .inputs.picture_input import PictureInput
+from .tables.path_counts import PathCounts
 from .tables.score_table import encodable
 
 
@@ -41,21 +42,18 @@ def score_inputs(
 
 
 def remaining(
-    inputs: Iterable[PictureInput], done: Counter[str], skipped: Callable[[], object] = lambda: None
+    inputs: Iterable[PictureInput], done: PathCounts, skipped: Callable[[], object] = lambda: None
 ) -> Iterator[PictureInput]:
     """
     The inputs that have no row yet; one that is listed twice needs two.
 
     Args:
         inputs (iterable of `PictureInput`): All.
-        done (`Counter`): How many rows there are of each path, as `TableFile.found.paths`.
+        done ([`PathCounts`]): How many rows there are of each path, as `TableFile.found.paths`; counted down.
         skipped (callable, *optional*): Called for each input that has a row.
     """
-    left = done.copy()
     for item in inputs:
-        path = encodable(item.path)
-        if left[path] > 0:
-            left[path] -= 1
+        if done.take(encodable(item.path)):
             skipped()
         else:
             yield item

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from collections import Counter
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from roc4mllm.inference.bulk_scoring import remaining
 from roc4mllm.inference.inputs.picture_input import PictureInput
+from roc4mllm.inference.tables.path_counts import PathCounts
 from roc4mllm.inference.tables.score_formats import ParquetPartsWriter
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm.inference.tables.score_table import make_row, table_columns
@@ -53,7 +54,7 @@ def names_in(path: Path) -> list[str]:
 def test_rows_so_far_are_kept_and_the_rest_is_added(tmp_path, name):
     interrupted(tmp_path / name, ["a.jpg", "bad.jpg"])
     with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
-        assert table.found.paths == {"a.jpg": 1, "bad.jpg": 1}
+        assert [table.found.paths.take(path) for path in ("a.jpg", "bad.jpg", "a.jpg")] == [True, True, False]
         assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None, "1", "10")}
         table.write(row("c.jpg"))
     assert names_in(tmp_path / name) == ["a.jpg", "bad.jpg", "c.jpg"]
@@ -65,7 +66,7 @@ def test_a_finished_table_takes_what_is_new(tmp_path, name):
     with TableFile(tmp_path / name, COLUMNS) as table:
         table.write(row("a.jpg"))
     with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
-        assert table.found.paths == {"a.jpg": 1}
+        assert [table.found.paths.take("a.jpg"), len(table.found.paths)] == [True, 1]
         table.write(row("b.jpg"))
     assert names_in(tmp_path / name) == ["a.jpg", "b.jpg"]
 
@@ -186,9 +187,25 @@ def test_a_part_that_was_not_finished_is_not_read(tmp_path):
 
 def test_an_input_listed_twice_needs_two_rows():
     inputs = [PictureInput(name) for name in ("a.jpg", "b.jpg", "a.jpg", "bad\udcff.jpg")]
-    table = {"a.jpg": 1, r"bad\udcff.jpg": 1}
-    left = remaining(inputs, Counter(table))
+    left = remaining(inputs, PathCounts(["a.jpg", r"bad\udcff.jpg"]))
     assert [item.path for item in left] == ["b.jpg", "a.jpg"]
+
+
+def test_paths_are_counted_in_little_memory():
+    names = [f"/data/photographs/of/2024/album/picture-{number:09}.jpg" for number in range(20_000)]
+    tracemalloc.start()
+    counts = PathCounts(names)
+    for name in names[:100]:
+        assert counts.take(name)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 24 * len(names)
+    counts = PathCounts([*names, *names[:1000], *names[:10]])
+    assert len(counts) == 21_010
+    taken = [counts.take(name) for _ in range(4) for name in names]
+    assert [sum(taken[start : start + 20_000]) for start in range(0, 80_000, 20_000)] == [20_000, 1000, 10, 0]
+    assert not counts.take("")
+    assert not PathCounts().take("")
 
 
 def test_a_folder_of_other_things_is_not_taken_for_a_table(tmp_path):

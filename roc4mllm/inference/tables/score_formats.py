@@ -10,15 +10,17 @@ import json
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .path_counts import PathCounts
 from .score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, TEXT_COLUMNS, Row
 
 Origin = tuple[str | None, ...]
+ORIGIN_CELLS = (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1], "score_min", "score_max")
 PART = re.compile(r"part-\d{5,}\.parquet")
+ROWS_READ = 4096  # of a Parquet file at once
 
 
 class FoundRows:
@@ -26,27 +28,31 @@ class FoundRows:
     Rows of an earlier run.
 
     Attributes:
-        paths (`Counter`): How many rows there are of each path.
+        paths ([`PathCounts`]): How many rows there are of each path.
         origins (set of `tuple`): What rows must share to stand in one table, as `origin_of` gives it.
         end (`int`): Bytes of a text file up to the end of the last whole row.
     """
 
     def __init__(self) -> None:
-        self.paths: Counter[str] = Counter()
+        self.paths = PathCounts()
         self.origins: set[Origin] = set()
         self.end = 0
+        self._seen: set[tuple[Any, ...]] = set()  # what origins are made of
 
     def add(self, row: Row) -> None:
         """Take note of a row."""
-        self.paths[row["path"]] += 1
-        self.origins.add(origin_of(row))
+        self.paths.add(row["path"])
+        cells = tuple(map(row.get, ORIGIN_CELLS))
+        if cells not in self._seen:
+            self._seen.add(cells)
+            self.origins.add(origin_of(row))
 
 
 def origin_of(row: Row) -> Origin:
     """Whose score of what a row holds: attribute, model, revision, version, fast model of a cascade, range."""
-    names = [row.get(name) or None for name in (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1])]
-    ends = [row.get(name) for name in ("score_min", "score_max")]  # texts in CSV
-    return (*names, *(None if end in (None, "") else f"{float(end):g}" for end in ends))
+    *names, low, high = (row.get(name) for name in ORIGIN_CELLS)
+    ends = (low, high)  # texts in CSV
+    return (*(name or None for name in names), *(None if end in (None, "") else f"{float(end):g}" for end in ends))
 
 
 def check_columns(place: Path | str, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -194,7 +200,7 @@ class ParquetPartsWriter:
             try:
                 with pyarrow.parquet.ParquetFile(part) as file:
                     check_columns(part, file.schema_arrow.names, columns)
-                    for batch in file.iter_batches(columns=needed):
+                    for batch in file.iter_batches(ROWS_READ, columns=needed):
                         for row in batch.to_pylist():
                             found.add(row)
             except pyarrow.ArrowInvalid as error:
@@ -253,14 +259,16 @@ def parquet_parts(folder: Path) -> list[Path]:
 
 
 def join_parts(folder: Path, target: Path) -> None:
-    """One Parquet file of the parts of a folder, a part at a time."""
+    """One Parquet file of the parts of a folder, a row group at a time."""
     import pyarrow.parquet
 
     parts = parquet_parts(folder)
     with target.open("wb") as file:
         with pyarrow.parquet.ParquetWriter(file, pyarrow.parquet.read_schema(parts[0])) as writer:
             for part in parts:
-                writer.write_table(pyarrow.parquet.read_table(part, partitioning=None))
+                with pyarrow.parquet.ParquetFile(part) as rows:
+                    for group in range(rows.num_row_groups):
+                        writer.write_table(rows.read_row_group(group))
         os.fsync(file.fileno())
 
 
