@@ -18,6 +18,7 @@ import roc4mllm
 from roc4mllm.cli.filter import Scored, pick, scored_rows
 from roc4mllm.cli.models import MODELS
 from roc4mllm.cli.score_display import format_table, table_head
+from roc4mllm.inference.folder_revision import folder_revision
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
 from roc4mllm.inference.tables.score_reading import Scale
 from roc4mllm_cli import main
@@ -115,7 +116,8 @@ def test_terminal_gets_a_table_in_input_order(model, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert score(model) == 0
     head, empty, names, *rows = capsys.readouterr().out.splitlines()
-    assert head == f"score (aesthetics) 1 to 10, higher is better; model tiny; roc4mllm {roc4mllm.__version__}"
+    origin = f"model tiny, revision {folder_revision(model)}; roc4mllm {roc4mllm.__version__}"
+    assert head == f"score (aesthetics) 1 to 10, higher is better; {origin}"
     assert empty == ""
     assert names.split() == ["score", "normalized", "std", "color", "light", "path"]
     assert [row.split()[5] for row in rows] == [r"album/[bold]d\x1b[31m.png", *INPUTS]

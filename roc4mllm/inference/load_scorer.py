@@ -12,6 +12,7 @@ from ..modeling_roc4mllm.adapter_loading_roc4mllm import find_adapter
 from ..modeling_roc4mllm.adapter_roc4mllm import ADAPTER_CONFIG, NAME, named
 from ..modeling_roc4mllm.configuration_roc4mllm import ROC4MLLMConfig
 from ..processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
+from .folder_revision import folder_revision
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "roc4mllm-tiny"
 
@@ -40,6 +41,9 @@ def load_scorer(
             As in [`~transformers.pipeline`]: `device`, `dtype`, `device_map`, `revision`, `token`,
             `local_files_only`, `cache_dir`, `batch_size`, `num_workers`, `allow_untrained`, …
 
+    The records' `revision` is the commit of a model from the Hub, and of one from a folder a fingerprint of its files,
+    `sha256:…`, so that no scores of two models pass for those of one.
+
     Raises:
         ValueError: If the model cannot score pictures, was never trained to, or lacks its processor, or the taste was
             made for another.
@@ -64,7 +68,15 @@ def load_scorer(
         if "cache_dir" in kwargs:  # `pipeline` reads it there alone
             kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), "cache_dir": kwargs.pop("cache_dir")}
     scorer: ImageAestheticsPipeline = pipeline("image-aesthetics", pipeline_class=ImageAestheticsPipeline, **kwargs)
+    if isinstance(model, str) and os.path.isdir(model):
+        scorer.model.folder_revision = folder_revision(model, *folders_below(scorer.model))
     return scorer
+
+
+def folders_below(model: Any) -> list[str]:
+    """The folder of the model that an adapter stands on, if it is one."""
+    base = model.peft_config[NAME].base_model_name_or_path if getattr(model, "peft_config", None) else None
+    return [base] if base is not None and os.path.isdir(base) else []
 
 
 def load_adapter_parts(name: str, folder: str, backbone: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +151,8 @@ def load_converted(name: str, kwargs: dict[str, Any]) -> ImageAestheticsPipeline
     # also of the model, so that an adapter that is trained on it can be loaded where this cache is not
     model.name_or_path = model.config.name_or_path = named(name)
     model.loaded_revision = revision
+    if revision is not None:
+        model.folder_revision = None  # the commit tells more than the folder in the cache
     return scorer
 
 

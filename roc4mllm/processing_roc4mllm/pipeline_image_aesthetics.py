@@ -259,7 +259,7 @@ class ImageAestheticsPipeline(Pipeline):
             "distribution": None,
             "attributes": dict.fromkeys(names),
             "model": model_id(self.model),
-            "revision": getattr(self.model, "loaded_revision", None),
+            "revision": revision_of(self.model),
             "version": __version__,
             "error": None,
         }
@@ -356,6 +356,11 @@ def model_id(model) -> str:
     """Hub name of a model, or the name of its folder without the path."""
     name = model.config.name_or_path or type(model).__name__
     return Path(name).absolute().name if Path(name).is_dir() else name
+
+
+def revision_of(model) -> str | None:
+    """The fingerprint that was taken of a model's folder when it was loaded, or else its revision on the Hub."""
+    return getattr(model, "folder_revision", None) or getattr(model, "loaded_revision", None)
 
 
 def named(source, position: int) -> str:

@@ -226,7 +226,7 @@ def inside(edges: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
 def drawn_origin(explanation: "Explanation") -> Image.Image:
     """Where the score comes from."""
     record = explanation.record
-    revision = f", revision {record['revision'][:12]}" if record["revision"] else ""
+    revision = f", revision {record['revision'][:19]}" if record["revision"] else ""
     return drawn_text(f"{record['model']}{revision}; roc4mllm {record['version']}", 13, GREY)
 
 

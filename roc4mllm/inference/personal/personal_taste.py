@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ...processing_roc4mllm.pipeline_image_aesthetics import __version__, attribute_range, model_id
+from ...processing_roc4mllm.pipeline_image_aesthetics import __version__, attribute_range, model_id, revision_of
 from ..whole_files import write_whole
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class PersonalTaste:
         weight (`np.ndarray` of shape `(num_features,)`): In units of the score per unit of the feature.
         bias (`float`): In units of the score.
         model (`str`): Hub name of the model, or name of its folder; for a reader, since names change.
-        revision (`str`, *optional*): The model's, where it came from the Hub; for a reader too.
+        revision (`str`, *optional*): The model's, as its records have it; for a reader too.
         fingerprint (`str`): Of the model's weights and config, as [`fingerprint`] gives it, which tells models apart.
         attribute (`str`): What was rated.
         score_range (pair of `float`): Lowest and highest score.
@@ -174,7 +174,7 @@ def identity(model: Any, attribute: str) -> dict[str, Any]:
     low, high = attribute_range(model.config, names.index(known))
     return {
         "model": model_id(model),
-        "revision": getattr(model, "loaded_revision", None),
+        "revision": revision_of(model),
         "attribute": known,
         "score_range": (low, high),
         "fingerprint": fingerprint(model),
