@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..tables.score_reading import Scale, as_number, scale_of
-from ..tables.score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
+from ..tables.score_table import CASCADE_COLUMNS, GENERAL_SCORE, JSON_ONLY, ORIGIN_COLUMNS, SCORE_COLUMNS, Row
 
 LABEL = "label"  # the column of a table that holds what people said
 NO_ATTRIBUTES = frozenset(
-    (*SCORE_COLUMNS, *CASCADE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, "")
+    (*SCORE_COLUMNS, GENERAL_SCORE, *CASCADE_COLUMNS, *ORIGIN_COLUMNS, *JSON_ONLY, LABEL, "")
 )  # "": surplus cells of a CSV line
 
 
@@ -38,6 +38,8 @@ class ScoredPicture:
             Further numbers by the names of their columns.
         label (`float`, *optional*):
             What people said.
+        general_score (`float`, *optional*):
+            Where `score` is by one person's taste: the model's own, in the same units.
         distribution (`list[float]`, *optional*):
             Probability of each level of the score, lowest first.
     """
@@ -48,6 +50,7 @@ class ScoredPicture:
     std: float | None = None
     attributes: dict[str, float] = field(default_factory=dict)
     label: float | None = None
+    general_score: float | None = None
     distribution: list[float] | None = None
 
 
@@ -114,13 +117,14 @@ def collect_scores(tables: Iterable[Sequence[Row]]) -> Scores:
 
 def add_row(scores: Scores, row: Row, number: int, where: str, attributes: Sequence[str]) -> None:
     """Take up one row; `where` names it in messages."""
-    score, std, label = (as_number(row.get(name), f"{where}, {name}") for name in ("score", "std", LABEL))
+    names = ("score", "std", LABEL, GENERAL_SCORE)
+    score, std, label, general = (as_number(row.get(name), f"{where}, {name}") for name in names)
     path, error, model = str(row["path"]), row.get("error"), row.get("model")
     if score is None or error is not None:
         scores.failures.append(FailedPicture(number, path, str(error or "no score"), model and str(model)))
         return
     values = {name: value for name in attributes if (value := number_or_none(row.get(name))) is not None}
-    picture = ScoredPicture(number, path, score, std, values, label, levels_of(row.get("distribution")))
+    picture = ScoredPicture(number, path, score, std, values, label, general, levels_of(row.get("distribution")))
     scores.pictures.setdefault(scale_of(row, where), []).append(picture)
 
 

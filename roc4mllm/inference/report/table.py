@@ -7,6 +7,7 @@ Scores of several scales stand in one column but cannot be sorted there: sorting
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..tables.score_table import GENERAL_SCORE
 from .figures import ModelFigures
 from .markup import escaped, number
 from .rows import ScoredPicture, Scores
@@ -57,6 +58,7 @@ def rows_table(scores: Scores, models: Sequence[ModelFigures], listed: set[int])
     kinds = {
         "std": any(model.stds is not None for model in models),
         "label": any(model.agreement is not None for model in models),
+        GENERAL_SCORE: any(picture.general_score is not None for model in models for picture in model.ranked),
     }
     further = [*(name for name, there in kinds.items() if there), *attributes]
     columns = [*leading_columns(models, several), *(Column(name, "number", first="descending") for name in further)]
