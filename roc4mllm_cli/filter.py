@@ -11,7 +11,7 @@ def add_command(commands: Commands) -> None:
         description="Pick the best pictures from a file that `roc4mllm score` wrote, best first, ties in file order. "
         "Rows with an error never pass. Relative paths start from the current folder, as when they were scored.",
         epilog="A copied or linked picture whose name is taken gets a number (cat.jpg, cat-2.jpg); nothing is ever "
-        "overwritten, moved or changed. Exit code 1 if a picture could not be copied or linked.",
+        "overwritten, moved or changed. Pictures inside tar shards and Parquet files are copied out of them. Exit code 1 if a picture could not be copied or linked.",
         allow_abbrev=False,
     )
     parser.add_argument("scores", metavar="SCORES", help="a .csv, .jsonl or .parquet file with path and score")
@@ -27,7 +27,7 @@ def add_command(commands: Commands) -> None:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--list", action="store_true", help="print the paths, one a line (the default)")
     action.add_argument("--copy-to", metavar="DIR", help="copy the pictures into DIR")
-    action.add_argument("--symlink-to", metavar="DIR", help="put symbolic links to the pictures into DIR")
+    action.add_argument("--symlink-to", metavar="DIR", help="put symbolic links to the files into DIR")
     # Not -0 as elsewhere: beside an option that looks like a number, argparse refuses `--min-score -1`.
     parser.add_argument("-z", "--null", action="store_true", help="end the paths of --list with NUL, for xargs -0")
     parser.add_argument("--alias", metavar="NAME", help="the column to compare (default: score, else aesthetic_score)")

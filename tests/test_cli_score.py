@@ -4,11 +4,17 @@ import io
 import json
 import os
 import platform
+import re
+import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from shards import make_tar
 from tiny import photo, scorer_parts
 
 from roc4mllm.cli import progress as progress_module
@@ -141,6 +147,21 @@ def test_resuming_with_another_model_is_refused(model, fast, capsys):
     assert sorted(os.listdir()) == ["album", "s.csv"]
 
 
+def test_a_model_that_was_trained_on_is_another_one(model, capsys, tmp_path):
+    """Its folder has the same name."""
+    assert main(["score", *NAMES[:3], "-m", model, "-o", "s.csv"]) == 0
+    trained = shutil.copytree(model, tmp_path / "again" / "slow")
+    weights = load_file(trained / "model.safetensors")
+    weights["score_head.weight"] += 1e-3
+    save_file(weights, trained / "model.safetensors", metadata={"format": "pt"})
+    trained = str(trained)
+    told = error_of(capsys, "album", "-m", trained, "-o", "s.csv", "--resume")
+    assert re.search(r"model, version or range \(aesthetics, slow, sha256:\w{16}, .* than this run's", told)
+    assert main(["score", "album", "-m", trained, "-o", "t.csv"]) == 0
+    Path("both.csv").write_text(Path("s.csv").read_text() + Path("t.csv").read_text().partition("\n")[2])
+    assert "mixes scores that cannot be compared: slow (revision sha256:" in _filter_error(capsys)
+
+
 def test_resuming_another_attribute_is_refused(model, capsys):
     assert main(["score", *NAMES[:2], "-m", model, "-o", "s.csv", "--attributes", "color"]) == 0
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
@@ -166,6 +187,19 @@ def test_a_folder_of_parts_is_read_by_filter(model, capsys):
     assert "scores is of a run that is not finished: rows are missing" in capsys.readouterr().err
     assert main(["report", "scores", "-o", "r.html"]) == 0
     assert "not finished" in capsys.readouterr().err
+
+
+def test_the_best_of_shards_are_copied_out_of_them(model, capsys):
+    make_tar(Path("a.tar"), {Path(name).name: Path(name).read_bytes() for name in NAMES[:3]})
+    pq.write_table(pa.table({"image": [Path(name).read_bytes() for name in NAMES[3:5]]}), "b.parquet")
+    assert main(["score", "a.tar", "b.parquet", NAMES[5], "-m", model, "-o", "s.csv"]) == 0
+    assert main(["filter", "s.csv", "--quantile", "0", "--copy-to", "best"]) == 0
+    assert "6 of 6 copied to best" in capsys.readouterr().err
+    names = {"b-0.png": "d.png", "b-1.png": "e.png"}
+    copies = {names.get(path.name, path.name): path.read_bytes() for path in Path("best").iterdir()}
+    assert copies == {Path(name).name: Path(name).read_bytes() for name in NAMES}
+    assert main(["filter", "s.csv", "--quantile", "0", "--symlink-to", "links"]) == 1
+    assert "1 of 6 linked to links, 5 failed" in capsys.readouterr().err
 
 
 # two models ----------------------------------------------------------------------------------------------------------

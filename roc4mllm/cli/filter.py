@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..inference.file_placing import copy_file, link_file, place_files
+from ..inference.file_placing import place_files
 from ..inference.tables.score_reading import Scale, as_number, is_unfinished, read_table, scale_of
 from ..inference.tables.score_table import Row, as_path, shown
 
@@ -189,7 +189,7 @@ def place(paths: Sequence[str], folder: str, *, link: bool) -> int:
     """Copy or link the pictures into a folder, which is made if need be; 1 if one could not be, else 0."""
     os.makedirs(folder, exist_ok=True)
     failed = 0
-    for source, _, error in place_files(paths, folder, link_file if link else copy_file):
+    for source, _, error in place_files(paths, folder, link=link):
         if error is not None:
             failed += 1
             print(shown(f"roc4mllm: {source} was not {'linked' if link else 'copied'}: {error}"), file=sys.stderr)

@@ -3,45 +3,66 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from .inputs.members import find_member, read_members
 
 
 def place_files(
-    sources: Iterable[str], folder: str, put: Callable[[str, str], None]
+    sources: Iterable[str], folder: str, *, link: bool = False
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """
-    Copy or link files into one folder without ever overwriting.
+    Copy or link pictures into one folder without ever overwriting.
 
     A name that is taken, by an earlier source or by what the folder held, gets a number: `cat.jpg`, `cat-2.jpg`.
 
     Args:
         sources (iterable of `str`):
-            Files; a missing one is reported and the rest goes on.
+            Files, then also members of tar shards and rows of Parquet files by the `path` of their rows, which come
+            after the files, shard by shard. A missing one is reported and the rest goes on.
         folder (`str`):
             An existing folder.
-        put (`Callable[[str, str], None]`):
-            `copy_file` or `link_file`: makes the second from the first, FileExistsError if the second exists.
+        link (`bool`, *optional*, defaults to `False`):
+            Make symbolic links to files; what lies inside a shard is reported.
 
     Yields:
         `tuple[str, str | None, str | None]`: source, its place in the folder, and the error instead of a place.
     """
-    next_number: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    members = []
     for source in sources:
-        name = os.path.basename(source)
-        stem, ending = os.path.splitext(name)
-        number = next_number.get(name, 1)
-        while True:
-            target = os.path.join(folder, name if number == 1 else f"{stem}-{number}{ending}")
-            number += 1
-            try:
-                put(source, target)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                yield source, None, "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            else:
-                next_number[name] = number
-                yield source, target, None
-            break
+        member = find_member(source)
+        if member is None:
+            put = partial(link_file if link else copy_file, source)
+            yield source, *place(os.path.basename(source), folder, numbers, put)
+        elif link:
+            yield source, None, "no link can lead to a picture inside a shard; --copy-to copies it"
+        else:
+            members.append(member)
+    for member, content, error in read_members(members):
+        if error is not None:
+            yield member.path, None, error
+        else:
+            yield member.path, *place(member.file_name(content), folder, numbers, partial(write_file, content))
+
+
+def place(
+    name: str, folder: str, numbers: dict[str, int], put: Callable[[str], None]
+) -> tuple[str | None, str | None]:
+    """Make a file by `put` under the first free name: its place, or the error instead."""
+    stem, ending = os.path.splitext(name)
+    number = numbers.get(name, 1)
+    while True:
+        target = os.path.join(folder, name if number == 1 else f"{stem}-{number}{ending}")
+        number += 1
+        try:
+            put(target)
+        except FileExistsError:
+            continue
+        except (OSError, ValueError) as error:  # ValueError: of a name that no file can have
+            return None, "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        numbers[name] = number
+        return target, None
 
 
 def copy_file(source: str, target: str) -> None:
@@ -60,6 +81,21 @@ def copy_file(source: str, target: str) -> None:
     shutil.copystat(source, target)
 
 
+def write_file(content: bytes, target: str) -> None:
+    """
+    Write a new file.
+
+    Raises:
+        OSError: If it cannot be written; FileExistsError if it exists.
+    """
+    with open(target, "xb") as writer:
+        try:
+            writer.write(content)
+        except BaseException:
+            os.unlink(target)
+            raise
+
+
 def link_file(source: str, target: str) -> None:
     """
     Make a symbolic link to a file; it holds the absolute path, so that it stays valid from any folder.
@@ -72,4 +108,4 @@ def link_file(source: str, target: str) -> None:
     os.symlink(os.path.abspath(source), target)
 
 
-__all__ = ["copy_file", "link_file", "place_files"]
+__all__ = ["place_files"]

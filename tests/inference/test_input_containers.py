@@ -1,7 +1,6 @@
 """Tar shards, Parquet files and data sets give their pictures, and say where they break off."""
 
 import gzip
-import io
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pictures import encoded
+from shards import make_tar
 from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
@@ -22,15 +22,6 @@ from roc4mllm.inference.inputs.stores import StoredFile
 from roc4mllm.processing_roc4mllm import image_reading_aesthetics
 
 CONTENTS = {f"{number}.png": encoded(photo(number), "PNG") for number in range(5)}
-
-
-def make_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> str:
-    with tarfile.open(path, mode) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures import bomb, encoded, rotated
 from PIL import Image
+from shards import make_tar
 from tiny import photo
 
+from roc4mllm.inference.inputs import members
+from roc4mllm.inference.inputs.containers import read_tar
 from roc4mllm.inference.report import thumbnails
 from roc4mllm.inference.report.rows import collect_scores
 from roc4mllm.inference.report.thumbnails import LONG_EDGE, make_thumbnail
@@ -306,6 +311,20 @@ def test_page_is_made_for_phones_for_the_dark_and_for_paper(tmp_path):
     assert page.elements[0][1] == {"lang": "en"}
 
 
+def test_the_models_own_score_beside_a_taste_is_a_column_and_no_attribute(tmp_path):
+    """Neither on the radar nor an outlier where the taste differs from it."""
+    page = report(tmp_path, many(40, general_score=lambda n: 6.0 if n == 20 else 1.5 + n / 8, color=lambda n: n / 40))
+    heads, *rows = page.table()
+    assert "general_score" in heads
+    by_path = {cells[heads.index("path")]: cells[heads.index("general_score")] for cells in rows}
+    assert by_path["p020.jpg"] == "6.000"
+    scores = collect_scores([many(40, general_score=lambda n: n / 8, color=lambda n: n / 40)])
+    (pictures,) = scores.pictures.values()
+    assert {tuple(picture.attributes) for picture in pictures} == {("color",)}
+    assert "general_score" not in report(tmp_path, many(40)).table()[0]
+    assert "An attribute far from" not in report(tmp_path, many(40, general_score=lambda n: n)).rawdata_of
+
+
 # Thumbnails ----------------------------------------------------------------------------------------------------------
 
 
@@ -347,3 +366,22 @@ def test_truncated_file_and_nul_in_a_name_are_reasons_too(tmp_path):
     (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
     assert "truncated" in make_thumbnail(str(tmp_path / "half.jpg")).error
     assert make_thumbnail("a\0b.jpg").error
+
+
+def test_pictures_inside_shards_are_shown_and_each_shard_is_read_once(tmp_path, monkeypatch):
+    contents = [encoded(photo(seed), "PNG") for seed in range(3)]
+    archive = make_tar(tmp_path / "a.tar.gz", {f"{n}.png": content for n, content in enumerate(contents)}, "w:gz")
+    pq.write_table(pa.table({"image": contents}), tmp_path / "b.parquet")
+    names = [f"{archive}/{n}.png" for n in range(3)] + [f"{tmp_path}/b.parquet#{n}" for n in range(3)]
+    opened = []
+    monkeypatch.setattr(members, "read_tar", lambda path: opened.append(path) or read_tar(path))
+    page = report(tmp_path, [row(name, 2.0 + n / 2) for n, name in enumerate([*names, f"{archive}/gone.png"])])
+    shown = {has["alt"].partition(",")[0]: decoded(has["src"]) for has, _ in page.all("img")}
+    assert set(shown) == {"0.png", "1.png", "2.png", "b.parquet#0", "b.parquet#1", "b.parquet#2"}
+    for n in range(3):
+        difference = np.abs(np.asarray(shown[f"{n}.png"], float) - np.asarray(photo(n).convert("RGB"), float)).mean()
+        assert difference < 12
+        assert shown[f"{n}.png"].tobytes() == shown[f"b.parquet#{n}"].tobytes()
+    assert shown["0.png"].tobytes() != shown["1.png"].tobytes()
+    assert "it is no longer in the archive" in page.rawdata_of
+    assert opened == [archive]

@@ -12,7 +12,7 @@ from .comparison import find_pairs
 from .figures import Measures, ModelFigures, choose_rows, figures_of
 from .page import page_html
 from .rows import Scores
-from .thumbnails import make_thumbnail
+from .thumbnails import make_thumbnails
 
 ROWS, SHEET = 2000, 24
 
@@ -55,7 +55,9 @@ def write_report(
     shown = {number for model in models for number in shown_numbers(model, sheet)}
     shown |= {picture.number for pair in pairs for picture in pair.most_different(sheet)}
     listed = choose_rows(scores, shown, rows)
-    page = page_html(scores, models, pairs, name=name, listed=listed, sheet=sheet, thumbnail=make_thumbnail)
+    paths = {picture.path: None for model in models for picture in model.ranked if picture.number in shown}
+    thumbnail = make_thumbnails(paths).__getitem__
+    page = page_html(scores, models, pairs, name=name, listed=listed, sheet=sheet, thumbnail=thumbnail)
     content = page.encode("utf-8", "backslashreplace")
     write_whole(path, content)
     return len(content)
