@@ -11,7 +11,8 @@ def add_command(commands: Commands) -> None:
         description="Pick the best pictures from a file that `roc4mllm score` wrote, best first, ties in file order. "
         "Rows with an error never pass. Relative paths start from the current folder, as when they were scored.",
         epilog="A copied or linked picture whose name is taken gets a number (cat.jpg, cat-2.jpg); nothing is ever "
-        "overwritten, moved or changed. Pictures inside tar shards and Parquet files are copied out of them. Exit code 1 if a picture could not be copied or linked.",
+        "overwritten, moved or changed. Pictures inside tar shards and Parquet files are copied out of them. Exit "
+        "code 1 if a picture could not be copied or linked.",
         allow_abbrev=False,
     )
     parser.add_argument("scores", metavar="SCORES", help="a .csv, .jsonl or .parquet file with path and score")

@@ -49,7 +49,9 @@ def add_command(commands: Commands) -> None:
     add_running_options(parser)
     parser.add_argument("--recursive", action="store_true", help="search the sub-folders of folders too")
     parser.add_argument("--dataset", metavar="NAME", help="score a data set instead: a Hub name or a folder")
+    parser.add_argument("--config", metavar="NAME", help="config of the data set, if it has several")
     parser.add_argument("--split", metavar="NAME", help="split of the data set, as in test")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the data set on the Hub")
     parser.add_argument(
         "-z", "--null", action="store_true", help="names on stdin end with NUL, as find -print0 has it"
     )

@@ -105,6 +105,11 @@ def test_a_table_is_no_input_of_itself(model):
     ("arguments", "reason"),
     [
         (["album", "--split", "test"], "--split is of a data set"),
+        (["album", "--config", "large"], "--config is of a data set"),
+        (
+            ["--dataset", "album", "--revision", "v2"],
+            "--revision is of a data set on the Hub, and 'album' is a folder",
+        ),
         (["album", "-z"], "--null is for names on stdin"),
         (["album", "--resume", "--personal", "p", "-o", "s.csv"], "rows do not tell whose taste they are of"),
         (["album", "-o", "out.v2/"], "needs a name without a dot"),

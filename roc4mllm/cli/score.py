@@ -11,7 +11,7 @@ from typing import Any
 from ..inference.bulk_scoring import remaining, score_inputs
 from ..inference.cascade import Cascade
 from ..inference.image_aesthetics_scorer import ImageAestheticsScorer
-from ..inference.inputs.containers import read_dataset
+from ..inference.inputs.dataset_inputs import DatasetInputs
 from ..inference.inputs.expansion import STDIN, count_inputs, expand_inputs
 from ..inference.inputs.picture_input import PictureInput
 from ..inference.inputs.stores import check_store, is_stored
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     # What is wrong with the arguments is said before a model is loaded and hours are spent.
     output = check_arguments(args)
     taste = None if args.personal is None else PersonalTaste.load(args.personal)
-    count = None if args.dataset else count_inputs(args.paths, recursive=args.recursive)
     inputs = open_inputs(args, output)
+    count = inputs.count if isinstance(inputs, DatasetInputs) else count_inputs(args.paths, recursive=args.recursive)
     scorer = load(args) if args.engine == "local" else load(with_device(args, "cpu"))
     attributes = choose_attributes(args.attributes, scorer.model.config)
     if taste is not None:
@@ -70,8 +70,11 @@ def check_arguments(args: argparse.Namespace) -> Path | None:
         raise ValueError(f"{'--resume' if args.resume else '--cascade'} needs a file to write: name it with -o")
     if args.resume and args.personal is not None:
         raise ValueError("--resume and --personal cannot be combined: rows do not tell whose taste they are of")
-    if args.dataset is None and args.split is not None:
-        raise ValueError("--split is of a data set: name one with --dataset")
+    of_data_set = [name for name in ("config", "revision", "split") if getattr(args, name) is not None]
+    if of_data_set and args.dataset is None:
+        raise ValueError(f"--{of_data_set[0]} is of a data set: name one with --dataset")
+    if args.revision is not None and os.path.isdir(args.dataset):
+        raise ValueError(f"--revision is of a data set on the Hub, and {args.dataset!r} is a folder")
     if args.null and STDIN not in args.paths:
         raise ValueError("--null is for names on stdin: name - as input")
     check_engine(args)
@@ -101,7 +104,7 @@ def check_engine(args: argparse.Namespace) -> None:
 def open_inputs(args: argparse.Namespace, output: Path | None) -> Iterable[PictureInput]:
     """What was asked for, looked for as it is scored; a glob may match the table itself."""
     if args.dataset:
-        return read_dataset(args.dataset, args.split)
+        return DatasetInputs(args.dataset, args.split, args.config, args.revision)
     separator = b"\0" if args.null else b"\n"
     found = expand_inputs(args.paths, recursive=args.recursive, separator=separator, by_place=args.engine == "ray")
     if output is None:

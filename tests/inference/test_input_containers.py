@@ -1,10 +1,12 @@
 """Tar shards, Parquet files and data sets give their pictures, and say where they break off."""
 
 import gzip
+import json
 import tarfile
 import zipfile
 from pathlib import Path
 
+import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +17,8 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.inputs.containers import file_input, read_dataset, row_input
+from roc4mllm.inference.inputs.containers import row_input
+from roc4mllm.inference.inputs.dataset_inputs import DatasetInputs, file_input
 from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
 from roc4mllm.inference.inputs.picture_input import PictureInput
 from roc4mllm.inference.inputs.stores import StoredFile
@@ -169,12 +172,60 @@ def test_a_data_set(scorer, expected, tmp_path):
         for name, content in CONTENTS.items():
             (tmp_path / "set" / split / name).write_bytes(content)
     name = str(tmp_path / "set")
-    found = list(score_inputs(scorer, read_dataset(name, "test"), batch_size=2))
+    found = list(score_inputs(scorer, DatasetInputs(name, "test"), batch_size=2))
     assert [item.path.split("#")[0] for item, _ in found] == [f"{name}/test"] * 5
     assert [Path(item.path).name for item, _ in found] == list(CONTENTS)
     assert [record["score"] for _, record in found] == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ValueError, match="has the splits .*train.*; name one with --split"):
-        read_dataset(name, None)
+        DatasetInputs(name)
+
+
+CARD = """---
+dataset_info:
+- config_name: small
+  features: [{name: image, dtype: image}]
+  splits: [{name: test, num_bytes: 100, num_examples: 2}]
+configs:
+- {config_name: small, data_files: [{split: test, path: small/*.parquet}]}
+- {config_name: large, data_files: [{split: test, path: large/*.parquet}]}
+---
+"""
+
+
+def test_a_data_set_with_configs(tmp_path):
+    (tmp_path / "README.md").write_text(CARD)
+    for config, count in (("small", 2), ("large", 4)):
+        (tmp_path / config).mkdir()
+        cells = [{"bytes": content, "path": name} for name, content in list(CONTENTS.items())[:count]]
+        features = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+        table = pa.table({"image": cells}).replace_schema_metadata({"huggingface": features})
+        pq.write_table(table, tmp_path / config / "test.parquet")
+    small, large = (DatasetInputs(str(tmp_path), config=config) for config in ("small", "large"))
+    assert (small.count, large.count) == (2, None)  # only one of them says how many
+    for config, found in (("small", [*small]), ("large", [*large])):
+        names = list(CONTENTS)[: len(found)]
+        assert [item.path for item in found] == [f"{tmp_path}/{config}/test#{row}/{n}" for row, n in enumerate(names)]
+        assert [item.content for item in found] == [CONTENTS[name] for name in names]
+    assert (len([*small]), len([*large])) == (2, 4)
+    with pytest.raises(ValueError, match=r"'huge' not found. Available: \['small', 'large'\]; name one with --config"):
+        DatasetInputs(str(tmp_path), config="huge")
+
+
+def test_a_data_set_is_asked_for_as_load_dataset_has_it(monkeypatch):
+    asked = []
+
+    def load_dataset(*args, **options):
+        asked.append((args, options))
+        features = datasets.Features({"image": datasets.Image()})
+        rows = datasets.IterableDataset.from_generator(lambda: iter([{"image": None}]), features=features)
+        rows.info.splits = {"test": datasets.SplitInfo("test", num_examples=7)}
+        return {"test": rows}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = DatasetInputs("user/set", "test", "large", "v2")
+    assert asked == [(("user/set", "large"), {"revision": "v2", "streaming": True})]
+    assert found.count == 7
+    assert [item.path for item in found] == ["user/set@v2/large/test#0"]
 
 
 def test_a_file_on_another_file_system(scorer, expected):
@@ -196,7 +247,7 @@ def test_a_zipped_data_set(scorer, expected, tmp_path):
         for name, content in CONTENTS.items():
             archive.writestr(name, content)
     name = str(tmp_path / "set")
-    found = list(score_inputs(scorer, read_dataset(name, None), batch_size=2))
+    found = list(score_inputs(scorer, DatasetInputs(name), batch_size=2))
     assert [Path(item.path).name for item, _ in found] == list(CONTENTS)
     assert [record["score"] for _, record in found] == pytest.approx(expected, abs=1e-5)
 

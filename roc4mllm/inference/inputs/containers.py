@@ -1,5 +1,5 @@
 """
-Pictures out of containers: tar shards (WebDataset), Parquet files and data sets of the `datasets` library.
+Pictures out of containers: tar shards (WebDataset) and Parquet files.
 
 A container that breaks off ends with one input that says so: its other pictures were not dropped in silence.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
 from .picture_input import PICTURE_ENDINGS, PictureInput
-from .stores import StoredFile, is_stored, open_file
+from .stores import is_stored, open_file
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ROWS = 32  # read at once
@@ -193,69 +193,6 @@ def row_input(place: str, value: Any, name: Any) -> PictureInput:
     return PictureInput(path, content=value) if value is not None else PictureInput(path, "this row holds no picture")
 
 
-# Data sets -----------------------------------------------------------------------------------------------------------
-
-
-def read_dataset(name: str, split: str | None) -> Iterator[PictureInput]:
-    """
-    The pictures of a data set of the `datasets` library, streamed.
-
-    Args:
-        name (`str`): A name on the Hub, or a folder.
-        split (`str`, *optional*): One of its splits; not needed if there is one.
-
-    Returns:
-        iterator of `PictureInput`: called `NAME/SPLIT#ROW/FILE`.
-
-    Raises:
-        ImportError: If `datasets` is not installed.
-        ValueError: If there is no such split, or no column of pictures.
-    """
-    stream, split = picture_stream(name, split)  # now, and not when the first picture is asked for
-
-    def inputs() -> Iterator[PictureInput]:
-        for row, entry in enumerate(stream):
-            (value,) = entry.values()
-            place = f"{name}/{split}#{row}"
-            if value and value.get("bytes") is None and value.get("path"):
-                yield file_input(f"{place}/{os.path.basename(value['path'].partition('::')[0])}", value["path"], name)
-            else:
-                yield row_input(place, value, None)
-
-    return inputs()
-
-
-def file_input(place: str, path: str, name: str) -> PictureInput:
-    """A picture that a data set keeps as a file, maybe in a zip: on the Hub, or in its folder. Others are not read."""
-    inside, _, file = path.rpartition("::")  # as in zip://a.jpg::hf://datasets/user/name/a.zip
-    if not inside or inside.startswith("zip://"):
-        folder = os.path.realpath(name)
-        if file.startswith("hf://"):
-            return PictureInput(place, content=StoredFile(path))
-        if os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(file)]) == folder:
-            return PictureInput(place, content=StoredFile(path) if inside else path)
-    return PictureInput(place, "the data set points to a file outside of itself, which is not read")
-
-
-def picture_stream(name: str, split: str | None) -> tuple[Any, str]:
-    """The column of pictures of a split, undecoded, and the split's name."""
-    try:
-        from datasets import Image, load_dataset  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError("--dataset needs the datasets library: pip install 'roc4mllm[data]'") from error
-    splits = load_dataset(name, streaming=True)
-    if split is None and len(splits) == 1:
-        (split,) = splits
-    if split not in splits:
-        raise ValueError(f"the data set {name!r} has the splits {', '.join(splits)}; name one with --split")
-    rows = splits[split]
-    columns = [column for column, feature in (rows.features or {}).items() if isinstance(feature, Image)]
-    if not columns:
-        raise ValueError(f"the data set {name!r} has no column of pictures among {', '.join(rows.features or {})}")
-    column = "image" if "image" in columns else columns[0]
-    return rows.select_columns([column]).cast_column(column, Image(decode=False)), str(split)
-
-
 __all__ = [
     "PARQUET_ROWS",
     "TAR_ENDINGS",
@@ -264,7 +201,6 @@ __all__ = [
     "count_tar",
     "open_parquet",
     "picture_columns",
-    "read_dataset",
     "read_parquet",
     "read_tar",
     "row_input",
