@@ -7,6 +7,8 @@ import platform
 import re
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,6 +72,34 @@ def test_names_on_stdin(model, monkeypatch, separator, options):
     rows = read_table("s.csv")
     assert [row["path"] for row in rows] == ["album/a.png", "missing.jpg", r"album/\udcff.png", *NAMES]
     assert [row["error"] is None for row in rows] == [True, False, False] + [True] * 6
+
+
+def test_names_that_come_slowly_are_scored_when_they_come(model, monkeypatch):
+    """Through a pipe whose writer waits for the row of each name before it writes the next."""
+    reading, writing = os.pipe()
+    partial, told = Path("s.partial.jsonl"), []
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as pipe:
+            for count, name in enumerate(NAMES, start=1):
+                pipe.write(f"{name}\n".encode())
+                deadline = time.monotonic() + 30
+                while rows_in(partial) < count and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                told.append(rows_in(partial))
+
+    writer = threading.Thread(target=write)
+    with os.fdopen(reading, "rb") as pipe:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
+        writer.start()
+        assert main(["score", "-", "-m", model, "-o", "s.jsonl", "--num-workers", "0", "--batch-size", "1"]) == 0
+        writer.join()
+    assert told == [1, 2, 3, 4, 5, 6]
+    assert [row["path"] for row in read_table("s.jsonl")] == NAMES
+
+
+def rows_in(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def test_a_data_set(model, capsys):

@@ -24,7 +24,7 @@ from ..inference.tables.score_writing import TableFile, check_output
 from .interruption import exit_when_told
 from .loading import choose_attributes, known_model, load, load_named
 from .progress import Progress
-from .score_display import format_table
+from .score_display import TableDisplay
 
 FEW = 64  # inputs for which starting workers does not pay
 Write = Callable[[Row], None]
@@ -49,9 +49,13 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         write_file(output, job)
     elif sys.stdout.isatty():
-        rows: list[Row] = []
-        job.score(rows.append)
-        print(format_table(rows, attributes) if rows else "no picture")
+        table = TableDisplay(attributes)
+        try:
+            job.score(table.write)
+        finally:
+            table.flush()
+        if not job.progress.done:
+            print("no picture")
     else:
         job.score(lambda row: print(json.dumps(row), flush=True))
     print(job.summary(), file=sys.stderr)

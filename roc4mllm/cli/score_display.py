@@ -2,39 +2,72 @@
 
 import itertools
 import math
+import sys
+import time
 from collections.abc import Sequence
+
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..inference.tables.score_table import GENERAL_SCORE, Row, attribute_column, shown
 
+PAGE, SECONDS_PER_PAGE = 64, 1.0  # rows printed together, and how long they wait at most for the next
 
-def format_table(rows: Sequence[Row], attributes: Sequence[str]) -> str:
+
+class TableDisplay:
     """
-    The rows as text for a reader, in input order, with range, direction and model in the first line.
+    Rows as text for a reader, in input order, with range, direction and model in the first line.
+
+    They are printed `PAGE` at a time, or once a second, so that few wait, and the columns of a page are at least as
+    wide as those of the one before. Lines have no colour or markup; numbers have 3 to 4 digits, and control characters
+    are escaped.
 
     Args:
-        rows (sequence of `dict`):
-            What `make_row` returned, all of one model; at least one.
         attributes (sequence of `str`):
             What was scored, the main attribute first.
-
-    Returns:
-        `str`: lines without colour or markup. Numbers have 3 to 4 digits. Control characters are escaped.
     """
-    model_columns = [GENERAL_SCORE, "normalized"] if GENERAL_SCORE in rows[0] else ["normalized", "std"]
-    columns = ["score", *model_columns, *map(attribute_column, attributes[1:])]
-    highest = dict.fromkeys(columns, float(rows[0]["score_max"])) | {"normalized": 1.0}
-    highest |= {attribute_column(name): high for name, (_, high) in attribute_ranges(rows[0], attributes).items()}
-    decimals = {name: decimals_for(highest[name]) for name in columns}
-    cells = [columns]
-    for row in rows:
-        cells.append(["-" if row[name] is None else f"{row[name]:.{decimals[name]}f}" for name in columns])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    # The path comes last: it may be long or of wide characters, and then shifts nothing.
-    ends = ["path", *(row["path"] + (f"  [{row['error']}]" if row["error"] else "") for row in rows)]
-    lines = [table_head(rows[0], attributes), ""]
-    for line, end in zip(cells, ends, strict=True):
-        lines.append("  ".join([cell.rjust(width) for cell, width in zip(line, widths, strict=True)] + [shown(end)]))
-    return "\n".join(lines)
+
+    def __init__(self, attributes: Sequence[str]) -> None:
+        self.attributes = attributes
+        self.waiting: list[Row] = []
+        self.widths: list[int] = []
+        self.told = time.monotonic()
+
+    def write(self, row: Row) -> None:
+        """Take a row, which `make_row` returned; all are of one model."""
+        self.waiting.append(row)
+        if len(self.waiting) == PAGE or time.monotonic() - self.told > SECONDS_PER_PAGE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Print what waits."""
+        if self.waiting:
+            with tqdm.external_write_mode(file=sys.stdout):  # not into a bar of progress
+                print("\n".join(self.lines()), flush=True)
+            self.waiting.clear()
+        self.told = time.monotonic()
+
+    def lines(self) -> list[str]:
+        """What waits, as text; before the first page its head."""
+        rows, first = self.waiting, self.waiting[0]
+        model_columns = [GENERAL_SCORE, "normalized"] if GENERAL_SCORE in first else ["normalized", "std"]
+        columns = ["score", *model_columns, *map(attribute_column, self.attributes[1:])]
+        highest = dict.fromkeys(columns, float(first["score_max"])) | {"normalized": 1.0}
+        ranges = attribute_ranges(first, self.attributes)
+        highest |= {attribute_column(name): high for name, (_, high) in ranges.items()}
+        decimals = {name: decimals_for(highest[name]) for name in columns}
+        cells = [["-" if row[name] is None else f"{row[name]:.{decimals[name]}f}" for name in columns] for row in rows]
+        # The path comes last: it may be long or of wide characters, and then shifts nothing.
+        ends = [row["path"] + (f"  [{row['error']}]" if row["error"] else "") for row in rows]
+        head: list[str] = []
+        if not self.widths:
+            head, self.widths = [table_head(first, self.attributes), ""], [0] * len(columns)
+            cells, ends = [columns, *cells], ["path", *ends]
+        lengths = [map(len, column) for column in zip(*cells, strict=True)]
+        self.widths = [max(width, *found) for width, found in zip(self.widths, lengths, strict=True)]
+        return head + [
+            "  ".join([cell.rjust(width) for cell, width in zip(line, self.widths, strict=True)] + [shown(end)])
+            for line, end in zip(cells, ends, strict=True)
+        ]
 
 
 def attribute_ranges(row: Row, attributes: Sequence[str]) -> dict[str, tuple[float, float]]:

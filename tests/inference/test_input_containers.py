@@ -218,7 +218,8 @@ def test_a_data_set_is_asked_for_as_load_dataset_has_it(monkeypatch):
         asked.append((args, options))
         features = datasets.Features({"image": datasets.Image()})
         rows = datasets.IterableDataset.from_generator(lambda: iter([{"image": None}]), features=features)
-        rows.info.splits = {"test": datasets.SplitInfo("test", num_examples=7)}
+        rows.info.splits = datasets.SplitDict()
+        rows.info.splits.add(datasets.SplitInfo("test", num_examples=7))
         return {"test": rows}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
