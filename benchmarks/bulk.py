@@ -12,7 +12,7 @@ all four. Ratios are medians over the rounds. If reading and the model shared th
 would take the sum of both times: that is the bound. Threads
 wait for each other as the command lets them (`PATIENT_THREADS`), and freed memory is kept as there.
 The memory is the highest resident set of the scoring process, its workers apart, in a process of its own for each
-number of inputs (Linux only); the files are hard links to a few small pictures.
+number of inputs and each kind of table (Linux only); the files are hard links to a few small pictures.
 """
 # ruff: noqa: E402 (torch reads the environment when it is imported)
 
@@ -37,6 +37,7 @@ os.environ.update(PATIENT_THREADS)
 
 import numpy as np
 import PIL
+import pyarrow.parquet
 import torch
 import transformers
 from family_models import eat
@@ -47,6 +48,7 @@ import roc4mllm
 from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.score import Job, write_file
 from roc4mllm.inference.inputs.expansion import expand_inputs
+from roc4mllm.inference.tables.score_formats import parquet_parts
 from roc4mllm.inference.tables.score_writing import check_output
 from roc4mllm.processing_roc4mllm.picture_stream_aesthetics import batches
 from roc4mllm.trainer.image_scorers import fresh_config, new_image_processor
@@ -152,18 +154,28 @@ def spread(ratios: list[float], limit: float) -> str:
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-def memory_row(few: int, many: int) -> str:
-    """The line of the memory."""
+def memory_rows(few: int, many: int) -> Iterator[str]:
+    """A line for each way that rows are written."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(16):
             pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"seed{number}.png")
-        small, large = (peak(linked(folder, count), folder / f"{count}.csv") for count in (few, many))
-        rows = sum(1 for _ in (folder / f"{many}.csv").open()) - 1
-    assert rows == many, f"{rows} rows of {many}"
-    verdict = "ok" if large / small <= 1.1 else "NOT"
-    return f"| {few:,} to {many:,} inputs | {small} MB, {large} MB | ≤ 1.1 | {large / small:.3f} | {verdict} |"
+        albums = [linked(folder, count) for count in (few, many)]
+        for kind, ending in (("CSV", ".csv"), ("Parquet parts", "/")):
+            small, large = (peak(album, f"{folder}/table-{album.name}{ending}") for album in albums)
+            rows = count_rows(Path(f"{folder}/table-{albums[1].name}{ending}"))
+            assert rows == many, f"{rows} rows of {many}"
+            cells = [f"{few:,} to {many:,} inputs to {kind}", f"{small} MB, {large} MB", "≤ 1.1"]
+            yield f"| {' | '.join(cells)} | {large / small:.3f} | {'ok' if large / small <= 1.1 else 'NOT'} |"
+
+
+def count_rows(table: Path) -> int:
+    """Rows of a CSV file or of a folder of Parquet parts."""
+    if table.is_dir():
+        return sum(pyarrow.parquet.read_metadata(part).num_rows for part in parquet_parts(table))
+    with table.open() as file:
+        return sum(1 for _ in file) - 1
 
 
 def linked(folder: Path, count: int) -> Path:
@@ -175,9 +187,9 @@ def linked(folder: Path, count: int) -> Path:
     return album
 
 
-def peak(album: Path, output: Path) -> int:
+def peak(album: Path, output: str) -> int:
     """Highest resident set, in MB, of a process that scores a folder."""
-    command = [sys.executable, __file__, "--child", str(album), str(output)]
+    command = [sys.executable, __file__, "--child", str(album), output]
     child = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(child.stdout.splitlines()[-1])
 
@@ -236,7 +248,7 @@ def main() -> None:
             speed += [row.replace("| ", f"| {name}, ", 1) for row in speed_rows(pictures, rounds, "cuda")]
     text = TABLE.format(
         speed="\n".join(speed),
-        memory=memory_row(200, 2_000) if arguments.trial else memory_row(FEW, MANY),
+        memory="\n".join(memory_rows(200, 2_000) if arguments.trial else memory_rows(FEW, MANY)),
         without="" if torch.cuda.is_available() else "; none was at hand",
         rounds=rounds,
         pictures=pictures,
