@@ -248,7 +248,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """What turns the picture upright. Damaged EXIF says nothing, and nothing about the pixels."""
     try:
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as varied as the damage
+    except Exception:  # Pillow's parser raises SyntaxError, struct.error, KeyError, …; the pixels may be whole
         return None
 
 

@@ -258,7 +258,7 @@ def size_of(source) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # of a bomb: who decodes it refuses it
             with Image.open(source) as image:
                 return image.size
-    except Exception:  # as varied as damaged files are
+    except Exception:  # decoders raise nearly anything; who reads the picture meets it again and says so
         return 0, 0
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from .containers import TAR_ENDINGS, count_parquet, count_tar, read_parquet, read_tar
 from .parquet_places import name_parquet_rows
-from .picture_input import PICTURE_ENDINGS, PictureInput
+from .picture_input import PictureInput, empty_folder, is_picture_name
 from .stores import is_stored, search_store
 
 STDIN = "-"
@@ -143,7 +143,7 @@ def _expand_folder(folder: str, recursive: bool) -> Iterator[PictureInput]:
         if not recursive:
             folders.clear()
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS):
+            if is_picture_name(name):
                 path = os.path.join(parent, name)
                 seen += 1
                 yield PictureInput(path, _why_unreadable(path))
@@ -154,9 +154,7 @@ def _expand_folder(folder: str, recursive: bool) -> Iterator[PictureInput]:
     seen += len(failed)
     yield from failed
     if not seen:
-        hint = "; its sub-folders were not searched, --recursive does" if subfolders and not recursive else ""
-        hint += f"; name its {containers} tar or Parquet files to have what is in them" if containers else ""
-        yield PictureInput(folder, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+        yield empty_folder(folder, unsearched=subfolders and not recursive, containers=containers)
 
 
 def _why_unreadable(path: str) -> str | None:

@@ -40,4 +40,16 @@ class PictureInput:
         return self.path if self.content is None else self.content
 
 
-__all__ = ["PICTURE_ENDINGS", "PictureInput"]
+def is_picture_name(name: str) -> bool:
+    """Whether a search of a folder takes a file of this name."""
+    return not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS)
+
+
+def empty_folder(folder: str, *, unsearched: bool, containers: int = 0) -> PictureInput:
+    """A folder without pictures; its sub-folders may not have been searched, its shards not been named."""
+    hint = "; its sub-folders were not searched, --recursive does" if unsearched else ""
+    hint += f"; name its {containers} tar or Parquet files to have what is in them" if containers else ""
+    return PictureInput(folder, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+
+
+__all__ = ["PICTURE_ENDINGS", "PictureInput", "empty_folder", "is_picture_name"]

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
 from ...processing_roc4mllm.image_reading_aesthetics import check_byte_count
 from ...processing_roc4mllm.picture_batches_aesthetics import describe
-from .picture_input import PICTURE_ENDINGS, PictureInput
+from .picture_input import PictureInput, empty_folder, is_picture_name
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,11 @@ def pictures_in(store: Any, folder: str, url: str, recursive: bool) -> Iterator[
         if not recursive:
             folders.clear()
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(PICTURE_ENDINGS):
+            if is_picture_name(name):
                 seen += 1
                 yield stored_input(url_of(url, f"{parent.rstrip('/')}/{name}"))
     if not seen:
-        hint = "; its sub-folders were not searched, --recursive does" if subfolders and not recursive else ""
-        yield PictureInput(url, f"the folder holds no picture ({', '.join(PICTURE_ENDINGS[:6])}, …){hint}")
+        yield empty_folder(url, unsearched=subfolders and not recursive)
 
 
 def stored_input(url: str) -> PictureInput:
