@@ -20,6 +20,7 @@ SMALL_FILES = (
 )  # fmt: skip
 FOLDERS = ("", "adapter")  # an adapter's weights lie in the second
 PIECE = 16 * 1024  # bytes
+LONGEST_HEAD = 100_000_000  # bytes, as the safetensors library has it
 PREFIX = "sha256:"  # which no branch, tag or commit begins with
 
 
@@ -35,7 +36,6 @@ def folder_revision(*folders: str | os.PathLike[str]) -> str:
 
     Raises:
         OSError: If a file cannot be read.
-        ValueError: If a file of weights is damaged.
     """
     digest = hashlib.sha256()
     for folder in folders:
@@ -56,14 +56,23 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:
     """The head of a safetensors file, then beginning, middle and end of each tensor."""
-    length = int.from_bytes(file.read(8), "little")
+    length = min(int.from_bytes(file.read(8), "little"), LONGEST_HEAD)
     head = file.read(length)
     yield head
-    tensors = [entry["data_offsets"] for name, entry in json.loads(head).items() if name != "__metadata__"]
-    for start, end in sorted(tensors):
+    for start, end in tensor_places(head):
         for place in sorted({start, max(start, (start + end - PIECE) // 2), max(start, end - PIECE)}):
             file.seek(8 + length + place)
             yield file.read(min(PIECE, end - place))
+
+
+def tensor_places(head: bytes) -> list[tuple[int, int]]:
+    """Where tensors begin and end behind a head; nowhere if it is none, which is for whoever loads the file to say."""
+    try:
+        entries = {name: entry for name, entry in json.loads(head).items() if name != "__metadata__"}
+        places = [(int(start), int(end)) for start, end in (entry["data_offsets"] for entry in entries.values())]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+    return sorted((start, end) for start, end in places if 0 <= start <= end)
 
 
 __all__ = ["folder_revision"]

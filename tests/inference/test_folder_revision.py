@@ -68,6 +68,15 @@ def test_of_a_large_tensor_beginning_middle_and_end_are_looked_at(tmp_path, plac
     assert folder_revision(tmp_path) != before
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"half", b"\xff" * 64, b"\2" + bytes(7) + b"[]", b"\7" + bytes(7) + b'{"a":1}']
+)
+def test_a_damaged_file_beside_the_model_keeps_nobody_from_loading_it(folder, tmp_path, content):
+    shutil.copytree(folder, tmp_path / "tiny")
+    (tmp_path / "tiny" / "other.safetensors").write_bytes(content)
+    assert DIGITS.fullmatch(load_scorer(tmp_path / "tiny")(photo())["revision"])
+
+
 def test_of_an_adapter_both_folders_count(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "below")
     scorer = load_scorer(tmp_path / "below")
