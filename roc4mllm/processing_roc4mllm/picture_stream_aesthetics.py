@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from transformers import BatchFeature
 
 from .picture_batches_aesthetics import Batch, PicturePreparation, Unreadable, describe
 
+PATIENCE = 1.0  # seconds that a window may take to fill: names on a pipe may come one a second
 LOOK_AHEAD = 4  # batches that a window of a worker can be put together from
 MAX_BATCH_PIXELS = 100_000_000  # decoded together, 300 MB as RGB; one picture alone may have more
 UNKNOWN_SIZE = (5_000, 5_000)  # counted for a picture whose head is not at hand
@@ -131,12 +133,14 @@ def window_size(dataset: SourceList | SourceStream, batch_size: int, num_workers
 
 
 def windows(items: Iterable, size: int, under_way: dict[int, Any]) -> Iterator[list[tuple[int, Any]]]:
-    """Items with their places, `size` at a time; also noted in `under_way`."""
+    """Items with their places, `size` at a time, fewer where they come slowly; also noted in `under_way`."""
     window: list[tuple[int, Any]] = []
+    begun = 0.0
     for place, item in enumerate(items):
+        begun = begun if window else time.monotonic()
         under_way[place] = item
         window.append((place, item))
-        if len(window) == size:
+        if len(window) == size or time.monotonic() - begun > PATIENCE:
             yield window
             window = []
     if window:

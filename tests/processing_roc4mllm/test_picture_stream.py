@@ -12,7 +12,7 @@ from transformers import BatchFeature
 
 from roc4mllm.processing_roc4mllm import picture_stream_aesthetics
 from roc4mllm.processing_roc4mllm.picture_batches_aesthetics import PicturePreparation
-from roc4mllm.processing_roc4mllm.picture_stream_aesthetics import batches, by_size, size_of
+from roc4mllm.processing_roc4mllm.picture_stream_aesthetics import batches, by_size, size_of, windows
 
 SIZES = [(64, 48), (200, 100), (64, 48), (200, 100), (30, 90), (64, 48), (200, 100), (30, 90)]
 
@@ -103,3 +103,19 @@ def test_no_worker_is_left_behind(paths):
     next(stream)
     stream.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(0.0, [4, 4, 2]), (0.3, [4, 4, 2]), (0.6, [3, 3, 3, 1]), (2, [2] * 5)])
+def test_sources_that_come_slowly_do_not_wait_for_a_full_window(monkeypatch, seconds, sizes):
+    clock = [0.0]
+    monkeypatch.setattr(picture_stream_aesthetics.time, "monotonic", lambda: clock[0])
+
+    def slowly():
+        for name in "abcdefghij":
+            clock[0] += seconds
+            yield name
+
+    under_way: dict = {}
+    found = list(windows(slowly(), 4, under_way))
+    assert [len(window) for window in found] == sizes
+    assert [name for window in found for _, name in window] == list("abcdefghij") == list(under_way.values())
