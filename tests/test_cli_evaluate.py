@@ -14,6 +14,7 @@ from tiny import photo, scorer_parts
 import roc4mllm
 from roc4mllm.cli.evaluate import in_options
 from roc4mllm.datasets_scripts.split_guard import GUARD_FILE, PictureSet
+from roc4mllm.inference.folder_revision import folder_revision
 from roc4mllm_cli import main
 
 COUNT = 12
@@ -50,7 +51,7 @@ def test_table_goes_to_stdout_and_the_report_to_its_folder(model, capsys):
     assert evaluate(model, "--by", "theme", "--score-range", "1", "5", "-o", "new/report") == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == f"model tiny; roc4mllm {roc4mllm.__version__}"
+    assert lines[0] == f"model tiny, revision {folder_revision(model)}; roc4mllm {roc4mllm.__version__}"
     assert lines[1] == "data ratings.csv: 12 pictures, 12 scored, 0 failed"
     assert "  town *  6" in printed.out
     assert printed.err.splitlines()[-1] == (
@@ -200,7 +201,7 @@ def test_without_matplotlib_one_line_says_what_to_install(model, capsys, monkeyp
 
 def test_bundled_checkpoint_goes_by_its_name(capsys):
     assert evaluate("roc4mllm-tiny", "--score-range", "1", "7") == 0
-    assert capsys.readouterr().out.startswith("model roc4mllm-tiny; ")
+    assert capsys.readouterr().out.startswith("model roc4mllm-tiny, revision sha256:")
 
 
 def test_help_needs_neither_torch_nor_transformers():
