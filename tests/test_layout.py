@@ -22,12 +22,14 @@ SHIPPED_FOLDERS = {"modeling_roc4mllm", "processing_roc4mllm"}
 ARROWS = {
     "modeling_roc4mllm": set(),
     "processing_roc4mllm": set(),
-    "datasets_scripts": SHIPPED_FOLDERS,
+    "whole_files": set(),
+    "datasets_scripts": SHIPPED_FOLDERS | {"whole_files"},
     "hub": SHIPPED_FOLDERS,
-    "trainer": SHIPPED_FOLDERS | {"datasets_scripts"},  # the guard: what a model was trained on travels with it
-    "inference": SHIPPED_FOLDERS | {"hub"},  # load_scorer opens adapters and the authors' own folders
+    # the guard: what a model was trained on travels with it
+    "trainer": SHIPPED_FOLDERS | {"datasets_scripts", "whole_files"},
+    "inference": SHIPPED_FOLDERS | {"hub", "whole_files"},  # load_scorer opens adapters and the authors' own folders
     "__init__": SHIPPED_FOLDERS | {"hub", "inference", "trainer"},  # the public names
-    "cli": SHIPPED_FOLDERS | {"__init__", "datasets_scripts", "hub", "inference", "trainer"},
+    "cli": SHIPPED_FOLDERS | {"__init__", "datasets_scripts", "hub", "inference", "trainer", "whole_files"},
 }
 ALLOWED_LIBRARIES = {
     "modeling_roc4mllm": {"torch", "transformers", "huggingface_hub", "safetensors"},

@@ -7,8 +7,8 @@ import sys
 from ..inference.explanation.explain import explain
 from ..inference.inputs.expansion import expand_inputs
 from ..inference.tables.score_table import shown
-from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.image_reading_aesthetics import PictureError
+from ..whole_files import check_writable
 from .loading import choose_attributes, load
 
 

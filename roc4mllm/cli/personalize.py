@@ -16,7 +16,6 @@ from ..inference.inputs.picture_input import PICTURE_ENDINGS
 from ..inference.personal.personal_scorer import read_features
 from ..inference.personal.personal_taste import Array, PersonalTaste, fit_taste, in_words
 from ..inference.tables.score_table import shown
-from ..inference.whole_files import check_writable
 from ..processing_roc4mllm.pipeline_image_aesthetics import attribute_range
 from ..trainer.image_aesthetics_metric.score_agreement import srcc
 from ..trainer.metrics_aesthetics import Measurement, Statistic, measure
@@ -24,6 +23,7 @@ from ..trainer.rated_pictures import RatedPictures
 from ..trainer.rating_data import read_ratings
 from ..trainer.rating_rows import is_missing
 from ..trainer.rating_sources import open_source
+from ..whole_files import check_writable
 from .evaluate import in_options
 from .loading import choose_attributes, load
 

@@ -10,10 +10,10 @@ from ..inference.report.write_report import write_report
 from ..inference.tables.score_reading import is_unfinished, read_table
 from ..inference.tables.score_table import shown
 from ..inference.tables.score_writing import check_format
-from ..inference.whole_files import check_writable
 from ..trainer.image_aesthetics_metric.score_agreement import mae, plcc, srcc
 from ..trainer.rating_rows import MAIN_ATTRIBUTE, assign_columns, read_row
 from ..trainer.rating_sources import open_file
+from ..whole_files import check_writable
 
 MEASURES = {"SRCC": srcc, "PLCC": plcc, "MAE": mae}  # passed in, as inference knows nothing of training
 

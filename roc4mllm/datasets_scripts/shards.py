@@ -16,6 +16,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from ..processing_roc4mllm.image_reading_aesthetics import PictureError
+from ..whole_files import write_whole
 from .picture_buffer import JPEG_START, PictureBuffer
 from .schema import features
 
@@ -81,9 +82,7 @@ def write_shard(job: Job) -> Outcome:
                 outcome.rows += group.num_rows
                 outcome.bytes += group.nbytes
     os.replace(partial, job.path)
-    partial_told = Path(f"{job.told}.partial")
-    partial_told.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-    os.replace(partial_told, job.told)
+    write_whole(job.told, json.dumps(asdict(outcome)).encode())
     return outcome
 
 

@@ -27,8 +27,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from ..whole_files import write_whole
 from .registry import DATA_SETS
 
 Hashes: TypeAlias = NDArray[np.uint64]
@@ -241,9 +242,7 @@ class PictureSet:
             "data": [described(name) for name in self.sources],
         }
         header = {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
-        partial = Path(folder, f"{GUARD_FILE}.partial")
-        save_file(tensors, partial, metadata=header | {"digest": self.digest()})
-        os.replace(partial, Path(folder, GUARD_FILE))
+        write_whole(Path(folder, GUARD_FILE), save(tensors, metadata=header | {"digest": self.digest()}))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "PictureSet | None":

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..whole_files import check_writable, write_whole
 from .evaluation_parts import SMALL_GROUP
 from .evaluation_results import AttributeResult, Evaluation, PredictedPicture
 from .metrics_aesthetics import Measurement
@@ -166,9 +167,7 @@ def check_folder(folder: str | os.PathLike[str], data: str | os.PathLike[str]) -
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"expected a folder for the report, got the file {os.fspath(folder)!r}")
     path.mkdir(parents=True, exist_ok=True)
-    probe = partial_name(path / "metrics.json")
-    probe.touch()
-    probe.unlink()
+    check_writable(path / "metrics.json")
     return path
 
 
@@ -193,23 +192,13 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list
 
         files |= {"report.png": summary_png(evaluation), "report.html": text_bytes(report_html(evaluation))}
     for name, content in files.items():
-        partial = partial_name(Path(folder) / name)
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, Path(folder) / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(Path(folder) / name, content)
     return list(files)
 
 
 def has_matplotlib() -> bool:
     """Whether there will be plots."""
     return importlib.util.find_spec("matplotlib") is not None
-
-
-def partial_name(path: Path) -> Path:
-    """A name beside a file, for its content until it is whole."""
-    return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
 def text_bytes(text: str) -> bytes:

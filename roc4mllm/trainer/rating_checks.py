@@ -27,6 +27,7 @@ from ..processing_roc4mllm.image_reading_aesthetics import (
     check_size,
     open_image,
 )
+from ..whole_files import whole_file
 from .rating_records import RatingSource, Record
 
 # Tried from the narrowest on. Where several are as likely, the wider one still holds every score.
@@ -103,18 +104,13 @@ class BadRows:
 
         Without a bad row the file holds the header alone: one of an earlier run would tell of rows that are mended.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                columns = [column for column in self.source.columns if column]
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow([self.source.unit, "reason", *columns])
-                for record in self._records():
-                    reason = "; ".join(self.reasons[record.number])
-                    writer.writerow([record.number, reason, *(as_cell(record.fields.get(name)) for name in columns)])
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path, encoding="utf-8", errors="backslashreplace", newline="") as file:
+            columns = [column for column in self.source.columns if column]
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([self.source.unit, "reason", *columns])
+            for record in self._records():
+                reason = "; ".join(self.reasons[record.number])
+                writer.writerow([record.number, reason, *(as_cell(record.fields.get(name)) for name in columns)])
 
     def _records(self) -> Iterator[Record]:
         return (record for record in self.source if record.number in self.reasons) if self.reasons else iter(())

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
+from ..whole_files import whole_file, write_whole
 from .checkpoint_folders import UNFINISHED, find_checkpoint, publish, refuse_checkpoints
 from .image_scorers import image_scorer_config
 from .model_parts import describe_trainable
@@ -63,7 +64,7 @@ def run_training(plan: TrainingPlan, say: Say = print, dry_run: bool = False) ->
     if dry_run:
         return {}
     if options.should_save:
-        write_text(Path(plan.output_dir) / "training.yaml", to_yaml(plan.to_dict()))
+        write_whole(Path(plan.output_dir) / "training.yaml", to_yaml(plan.to_dict()).encode())
     if plan.tune:
         return tune(prepared, trainer, say)
     metrics = train_and_judge(trainer, find_checkpoint(plan.output_dir) if plan.resume else None, say)
@@ -151,7 +152,7 @@ def tune(prepared: Prepared, trainer: SplitLossTrainer, say: Say) -> dict[str, A
     settings = {name: value for name, value in plan.to_dict().items() if name not in ("tune", "search_space")} | best
     path = Path(plan.output_dir) / "best_settings.yaml"
     head = f"# best of {plan.tune} settings, SRCC {srcc:.4f} on the pictures that chose them: judge on others\n"
-    write_text(path, head + to_yaml(settings))
+    write_whole(path, (head + to_yaml(settings)).encode())
     say(f"best of {plan.tune}: SRCC {srcc:.4f} with {best}")
     say(f"train with them: roc4mllm train {path}")
     return best
@@ -215,8 +216,7 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
     voted = [f"{name}_votes" for name in rated.attributes if any(name in row["votes"] for row in rows)]
     texts = [name for name in ("comment", "question") if any(row[name] for row in rows)]
     columns = ["path", *rated.attributes, *voted, *texts, *declared, *rated.columns]
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path, encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for row in rows:
@@ -224,7 +224,6 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
             picture = {"path": os.path.abspath(row["image"])}
             text = {name: row[name] for name in texts}
             writer.writerow(row["columns"] | row["scores"] | votes | text | declared | picture)
-    os.replace(partial, path)
     return True
 
 
@@ -236,13 +235,6 @@ def to_yaml(settings: dict[str, Any]) -> str:
     import yaml  # type: ignore[import-untyped]
 
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole as soon as it has its name."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 __all__ = ["run_training"]

@@ -24,6 +24,7 @@ from transformers import TrainerState
 from ..datasets_scripts.split_guard import PictureSet
 from ..modeling_roc4mllm.long_tail_aesthetics import on_one_to_ten, pick, sharpen
 from ..modeling_roc4mllm.modeling_outputs_aesthetics import score_ranges
+from ..whole_files import whole_file
 from .checkpoint_folders import find_checkpoint, has_checkpoint
 from .rated_pictures import RatedPictures
 from .rating_data import read_ratings
@@ -208,12 +209,10 @@ def write_picked(rows: list[dict[str, Any]], attributes: list[str], path: Path) 
     """Write what was picked as a table that can be read as ratings; whole as soon as it has its name."""
     columns = ["path", *(f"{name}_{kind}" for name in attributes for kind in ("votes", "sharpened"))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path, encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def count_rows(path: Path) -> int:

@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import re
+import resource
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,16 +139,15 @@ def test_predictions_have_a_row_for_every_picture(evaluation, tmp_path):
     assert rows[-1]["picture"] == ODD.replace("\udcff", "\\udcff")
 
 
-def test_failed_writing_leaves_the_old_files(evaluation, tmp_path, monkeypatch):
+def test_failed_writing_leaves_the_old_files(evaluation, tmp_path):
     (tmp_path / "metrics.json").write_text("old")
-
-    def full(path: Path, content: bytes) -> None:
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        write_report(evaluation, tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_report(evaluation, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("metrics.json", "old")]
 
 

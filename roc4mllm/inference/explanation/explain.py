@@ -23,7 +23,7 @@ from PIL import Image
 
 from ...processing_roc4mllm.image_reading_aesthetics import PictureError, read_image
 from ...processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline
-from ..whole_files import write_whole
+from ...whole_files import write_whole
 from .maps import (
     WHOLE,
     Array,

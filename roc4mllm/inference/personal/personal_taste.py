@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...processing_roc4mllm.pipeline_image_aesthetics import __version__, attribute_range, model_id, revision_of
-from ..whole_files import write_whole
+from ...whole_files import write_whole
 
 Array: TypeAlias = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ A report on scores: one HTML page that opens from disk, needs no network and hol
 
 import os
 
-from ..whole_files import write_whole
+from ...whole_files import write_whole
 from .comparison import find_pairs
 from .figures import Measures, ModelFigures, choose_rows, figures_of
 from .page import page_html

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..whole_files import check_writable
+from ...whole_files import check_writable
 from .score_formats import FORMATS, FoundRows, Origin, Writer, join_parts, parquet_parts
 from .score_table import Row
 

@@ -5,7 +5,9 @@ Output files that are whole or absent: written under another name beside the fin
 import contextlib
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -36,11 +38,36 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 def create_partial(path: Path) -> Path:
     """A new file beside `path`; not by `tempfile`, whose files stay closed to other users after they are renamed."""
     for number in itertools.count(1):
-        partial = path.with_name(f"{path.stem}.partial{number}{path.suffix}")
+        partial = path.with_name(f"{path.name}.partial{number}")
         with contextlib.suppress(FileExistsError):
             partial.open("x").close()
             break
     return partial
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """
+    A file that is open for writing, and takes the place of what is there when it is closed; not if that fails.
+
+    Args:
+        path (`str` or path):
+            The file to be written.
+        mode (`str`, *optional*, defaults to `"w"`):
+            As in `open`, with its further options.
+
+    Raises:
+        OSError: If the file cannot be written there.
+    """
+    file = check_writable(path)
+    partial = create_partial(file)
+    try:
+        with partial.open(mode, **options) as opened:
+            yield opened
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -50,14 +77,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: If the file cannot be written there.
     """
-    file = check_writable(path)
-    partial = create_partial(file)
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path, "wb") as file:
+        file.write(content)
 
 
-__all__ = ["check_writable", "create_partial", "write_whole"]
+__all__ = ["check_writable", "create_partial", "whole_file", "write_whole"]
