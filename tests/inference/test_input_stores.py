@@ -13,7 +13,7 @@ from tiny import photo
 
 from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
 from roc4mllm.inference.inputs.parquet_places import ParquetReader, name_parquet_rows
-from roc4mllm.inference.inputs.stores import StoredFile, check_store
+from roc4mllm.inference.inputs.stores import StoredFile, check_store, url_of
 from roc4mllm.processing_roc4mllm.image_reading_aesthetics import PictureError, read_image
 
 NAMES = ["b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "sub/c.jpg", "sub/deep/d.jpg", ".cache/e.jpg"]
@@ -101,3 +101,19 @@ def test_rows_by_their_place_are_those_that_are_read(tmp_path, named):
 def test_a_store_that_fsspec_does_not_know_is_told_at_once():
     with pytest.raises(ValueError, match="nowhere"):
         check_store("nowhere://bucket/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "url, asked, path, expected",
+    [
+        ("s3://bucket/album/", "bucket/album", "bucket/album/a.jpg", "s3://bucket/album/a.jpg"),
+        ("memory://album", "/album", "/album/a.jpg", "memory://album/a.jpg"),
+        ("file:///", "/", "/a.jpg", "file:///a.jpg"),
+        ("ftp://me@host", "/", "/a.jpg", "ftp://me@host/a.jpg"),
+        ("sftp://host/album/*", "/album/*", "/album/deep/a.jpg", "sftp://host/album/deep/a.jpg"),
+        ("abfs://box@me.net/album", "box/album", "box/album/a.jpg", "abfs://box@me.net/album/a.jpg"),
+        ("zip://*.jpg::s3://bucket/a.zip", "*.jpg", "a.jpg", "zip://a.jpg::s3://bucket/a.zip"),
+    ],
+)
+def test_what_a_store_leaves_out_of_its_paths_is_in_the_url(url, asked, path, expected):
+    assert url_of(url, asked, path) == expected

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
 from .picture_input import PICTURE_ENDINGS, PictureInput
-from .stores import is_stored, open_file
+from .stores import is_stored, open_file, read_range
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ROWS = 32  # read at once
@@ -43,9 +43,7 @@ class TarMember:
             OSError: If the archive cannot be read.
         """
         check_byte_count(self.size)
-        with open_file(self.archive) as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        data = read_range(self.archive, self.offset, self.size)
         if len(data) < self.size:
             raise PictureError(f"the archive ends {self.size - len(data)} bytes before the end of this picture")
         return data

@@ -17,6 +17,8 @@ from ...processing_roc4mllm.image_reading_aesthetics import check_byte_count
 from ...processing_roc4mllm.picture_batches_aesthetics import describe
 from .picture_input import PictureInput, empty_folder, is_picture_name
 
+READ_AHEAD = 4 << 20  # of archives, whose members are mostly smaller; left to s3fs it would be 50 MB
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -63,8 +65,23 @@ def open_file(path: str) -> BinaryIO:
     if not is_stored(path):
         return open(path, "rb")
     store, name = url_to_fs(path)
-    file: BinaryIO = store.open(name, "rb")
+    file: BinaryIO = store.open(name, "rb", block_size=READ_AHEAD)
     return file
+
+
+def read_range(path: str, start: int, size: int) -> bytes:
+    """
+    Bytes of a local file or of one in a store, of which no others are fetched; fewer where it ends.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if not is_stored(path):
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+    store, name = url_to_fs(path)
+    return bytes(store.cat_file(name, start=start, end=start + size))
 
 
 def search_store(url: str, recursive: bool) -> Iterator[PictureInput]:
@@ -78,7 +95,7 @@ def search_store(url: str, recursive: bool) -> Iterator[PictureInput]:
         if glob.has_magic(path) and not store.exists(path):
             yield from matches_in(store, path, url, recursive)
         elif store.isdir(path):
-            yield from pictures_in(store, path, url, recursive)
+            yield from pictures_in(store, path, path, url, recursive)
         else:
             yield stored_input(url) if store.exists(path) else PictureInput(url, "no such file")
     except Exception as error:  # whatever a store's library raises, as when its server is away
@@ -89,13 +106,12 @@ def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[
     """What a glob matches; `**` matches the files in folders too, so that these are not searched again."""
     count = 0
     for name, entry in sorted(store.glob(pattern, detail=True).items()):
-        found = url_of(url, name)
         if "/." in name and "/." not in pattern:
             continue
         if entry["type"] != "directory":
-            yield stored_input(found)
+            yield stored_input(url_of(url, pattern, name))
         elif "**" not in pattern:
-            yield from pictures_in(store, name, found, recursive)
+            yield from pictures_in(store, name, pattern, url, recursive)
         else:
             continue
         count += 1
@@ -103,8 +119,8 @@ def matches_in(store: Any, pattern: str, url: str, recursive: bool) -> Iterator[
         yield PictureInput(url, "no file matches this pattern")
 
 
-def pictures_in(store: Any, folder: str, url: str, recursive: bool) -> Iterator[PictureInput]:
-    """The pictures of a folder, those of its sub-folders after its own."""
+def pictures_in(store: Any, folder: str, asked: str, url: str, recursive: bool) -> Iterator[PictureInput]:
+    """The pictures of a folder, those of its sub-folders after its own; `asked` is what the URL is in the store."""
     seen, subfolders = 0, False
     for parent, folders, files in store.walk(folder, on_error="raise"):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -114,9 +130,10 @@ def pictures_in(store: Any, folder: str, url: str, recursive: bool) -> Iterator[
         for name in sorted(files):
             if is_picture_name(name):
                 seen += 1
-                yield stored_input(url_of(url, f"{parent.rstrip('/')}/{name}"))
+                yield stored_input(url_of(url, asked, f"{parent.rstrip('/')}/{name}"))
     if not seen:
-        yield empty_folder(url, unsearched=subfolders and not recursive)
+        place = url if folder == asked else url_of(url, asked, folder)
+        yield empty_folder(place, unsearched=subfolders and not recursive)
 
 
 def stored_input(url: str) -> PictureInput:
@@ -124,9 +141,18 @@ def stored_input(url: str) -> PictureInput:
     return PictureInput(url, content=StoredFile(url))
 
 
-def url_of(url: str, path: str) -> str:
-    """A path of the store of `url` as a URL."""
-    return f"{url.partition('://')[0]}://{path}"
+def url_of(url: str, asked: str, path: str) -> str:
+    """
+    A path of a store as a URL: what stores leave out of their paths, as the host of `ftp://host/folder`, is in that of
+    `asked`, from which the path was found.
+    """
+    first, *chain = url.split("::")  # as in zip://*.jpg::s3://bucket/a.zip
+    protocol, _, rest = first.partition("://")
+    parts, known = rest.rstrip("/").split("/"), asked.rstrip("/").split("/")
+    while parts and known and parts[-1] == known[-1]:
+        parts.pop()
+        known.pop()
+    return "::".join([f"{protocol}://{'/'.join([*parts, *path.split('/')[len(known) :]])}", *chain])
 
 
-__all__ = ["StoredFile", "check_store", "is_stored", "open_file", "search_store"]
+__all__ = ["StoredFile", "check_store", "is_stored", "open_file", "read_range", "search_store"]
