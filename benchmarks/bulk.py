@@ -45,8 +45,8 @@ from PIL import Image
 from scoring import cpu_name
 
 import roc4mllm
-from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.score import Job, write_file
+from roc4mllm.inference.freed_memory import keep_freed_memory
 from roc4mllm.inference.inputs.expansion import expand_inputs
 from roc4mllm.inference.tables.score_formats import parquet_parts
 from roc4mllm.inference.tables.score_writing import check_output

@@ -1,19 +1,15 @@
 """From what a person types to a loaded scorer, for every command that scores."""
 
 import argparse
-import ctypes
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..inference.freed_memory import keep_freed_memory
 from ..inference.load_scorer import BUNDLED_CHECKPOINT, load_scorer
 from .interruption import exit_when_told
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
-KEPT_BYTES = 1 << 30
 
 
 def load(args: argparse.Namespace) -> Any:
@@ -36,18 +32,6 @@ def load_named(given: str | None, args: argparse.Namespace) -> Any:
     if scorer.device.type == "cpu":
         keep_freed_memory()
     return scorer
-
-
-def keep_freed_memory() -> bool:
-    """
-    Let this process keep what a forward pass has freed for the next one, up to a GiB. glibc gives large blocks back to
-    the system, which then fills each one with zeros when it is asked again: a fifth of the time of an EAT in batches
-    of 8 (benchmarks/bulk.py). Whether it could be told; only Linux has it.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return set_option is not None and all(
-        set_option(option, KEPT_BYTES) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
-    )
 
 
 def known_model(name: str | None) -> str | None:
