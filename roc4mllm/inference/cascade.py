@@ -3,14 +3,31 @@ Two scorers in stages: a fast one looks at every picture, and a slow one at thos
 round the threshold that decides what is kept. Outside the band the fast score is the score.
 """
 
+import copy
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .tables.score_table import CASCADE_COLUMNS
+from ..processing_roc4mllm.pipeline_image_aesthetics import model_id
+from .tables.score_table import CASCADE_COLUMNS, Row
 
 WAITING = 1024  # rows that may wait for a picture before them
+ROUNDED = 1e-6  # a CSV holds six decimals
+
+
+class Stopwatch:
+    """A function, and the seconds that its calls have taken."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return self.function(*args, **options)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 class Cascade:
@@ -48,9 +65,9 @@ class Cascade:
         check_band(fast, self.attributes[0], band)
         if fast.model.config.higher_is_better != slow.model.config.higher_is_better:
             raise ValueError("for one of the two models higher is better, for the other lower: they do not agree")
-        self.fast, self.slow, self.band = fast, slow, band
-        self.counts = {"fast": 0, "slow": 0}  # pictures scored by each
-        self.seconds = {"fast": 0.0, "slow": 0.0}
+        self.fast, self.slow, self.band = timed(fast), timed(slow), band
+        self.fast_name, self.slow_name = model_id(fast.model), model_id(slow.model)
+        self.counts = {"fast": 0, "slow": 0}  # pictures scored by each, without those that cannot be read
 
     @property
     def model(self) -> Any:
@@ -95,39 +112,80 @@ class Cascade:
         return score is not None and low <= score <= high
 
     def _fast_records(self, sources: Iterable[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        records = iter(self.fast(sources, **options))
-        while True:
-            start = time.perf_counter()
-            record = next(records, None)
-            self.seconds["fast"] += time.perf_counter() - start
-            if record is None:
-                return
-            self.counts["fast"] += 1
+        for record in self.fast(sources, **options):
+            self.counts["fast"] += record["score"] is not None
             yield record | {"fast_score": record["score"], "fast_model": record["model"]}
 
     def _settle(self, waiting: list[dict[str, Any]], chosen: dict[int, Any], batch_size: int) -> list[dict[str, Any]]:
         """All that waits, with the slow scorer's records of those in the band; nothing waits then."""
-        start = time.perf_counter()
         sources = list(chosen.values())
         records = self.slow(sources, batch_size=batch_size, attributes=self.attributes) if sources else []
         for place, record in zip(chosen, records, strict=True):
             waiting[place] = record | {name: waiting[place][name] for name in CASCADE_COLUMNS}
-        self.seconds["slow"] += time.perf_counter() - start
         self.counts["slow"] += len(sources)
         settled = list(waiting)
         waiting.clear()
         chosen.clear()
         return settled
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What the forward passes of each have taken, reading apart."""
+        return {"fast": self.fast.forward.seconds, "slow": self.slow.forward.seconds}
+
+    def take_totals(self) -> dict[str, dict[str, float]]:
+        """Pictures and seconds of each since this was last asked."""
+        totals: dict[str, dict[str, float]] = {"counts": dict(self.counts), "seconds": self.seconds}
+        self.counts = dict.fromkeys(self.counts, 0)
+        self.fast.forward.seconds = self.slow.forward.seconds = 0.0
+        return totals
+
+    def add_totals(self, totals: Mapping[str, Mapping[str, Any]]) -> None:
+        """Count what the same cascade has done in another process, as it took its totals."""
+        for name, scorer in (("fast", self.fast), ("slow", self.slow)):
+            self.counts[name] += totals["counts"][name]
+            scorer.forward.seconds += totals["seconds"][name]
+
     def saving(self) -> str:
-        """What the band saved, from the times so far."""
+        """What the band saved, from the forward passes so far: both models' pictures are read, each in its own way."""
         fast, slow = self.counts["fast"], self.counts["slow"]
         low, high = self.band
         line = f"{slow} of {fast} with a fast score from {low:g} to {high:g} went to {self.slow.model.name_or_path}"
         if not slow:
             return line
         alone = self.seconds["slow"] / slow * fast
-        return f"{line}: {alone / sum(self.seconds.values()):.1f} times as fast as that model alone (estimated)"
+        factor = alone / sum(self.seconds.values())
+        return f"{line}: {factor:.1f} times as fast as that model alone (estimated; forward passes without reading)"
+
+    def check_row(self, row: Row) -> None:
+        """
+        Refuse a row of an earlier run in which another band decided.
+
+        Args:
+            row (`dict`): As it stands in a table; values of a CSV are texts.
+
+        Raises:
+            ValueError: If the fast scorer decided inside this band, or the slow one outside of it.
+        """
+        if row.get("fast_score") in (None, ""):
+            return  # the fast scorer failed, which no band decides
+        (low, high), score = self.band, float(row["fast_score"])
+        if min(abs(score - low), abs(score - high)) <= ROUNDED or self.fast_name == self.slow_name:
+            return  # it cannot be told
+        inside = low <= score <= high
+        if inside == (row["model"] == self.fast_name):
+            raise ValueError(
+                f"the rows so far are of another band: {row['path']!r} was decided by {row['model']}, and its fast "
+                f"score {score:g} lies {'inside' if inside else 'outside of'} the band {low:g} to {high:g} of this "
+                "run: resume with the same band, or write another file"
+            )
+
+
+def timed(scorer: Any) -> Any:
+    """The same scorer, whose forward passes are timed: they end with the results on the CPU."""
+    scorer = copy.copy(scorer)
+    scorer.forward = Stopwatch(scorer.forward)
+    return scorer
 
 
 def check_band(fast: Any, attribute: str, band: tuple[float, float]) -> None:

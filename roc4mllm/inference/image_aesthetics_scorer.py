@@ -8,11 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .cascade import Cascade
 from .load_scorer import load_scorer
 from .tables.score_formats import parquet_schema
 from .tables.score_table import Row, make_row, table_columns
 
 IMPORTED_BY = os.getpid()
+OF_ONE_MODEL = ("revision", "backbone", "processor", "image_processor")  # options that fit no second model
 
 
 class ImageAestheticsScorer:
@@ -29,6 +31,9 @@ class ImageAestheticsScorer:
     Tables of Arrow go in and out with their types. A `dict` of lists does as well, but `datasets` takes the type of a
     column from the first batch: with no failure in it, `error` could hold no text later (or pass `features=`).
 
+    A DataLoader's workers score on a GPU only if they are spawned (`multiprocessing_context="spawn"`): CUDA does not
+    survive a fork.
+
     Args:
         model (`str`, *optional*): As in [`load_scorer`]; the bundled model by default.
         column (`str`, *optional*, defaults to `"image"`): Which column of a batch holds the pictures: paths, bytes,
@@ -36,7 +41,14 @@ class ImageAestheticsScorer:
         attributes (sequence of `str`, *optional*): What to score; all of the model's by default.
         alias (`str`, *optional*): Name under which the score stands a second time.
         batch_size (`int`, *optional*, defaults to 8): Pictures per forward pass.
-        **options: As in [`load_scorer`]: `device`, `dtype`, `revision`, `allow_untrained`, ….
+        cascade (`str`, *optional*): A faster model that looks at every picture, as in [`Cascade`]; `model` then scores
+            only those in the band.
+        band (`tuple[float, float]`, *optional*): Lowest and highest score of the faster model that `model` looks at.
+        **options: As in [`load_scorer`]: `device`, `dtype`, `revision`, `allow_untrained`, …; those that say where a
+            model lies are of `model` alone.
+
+    Raises:
+        ValueError: If only one of `cascade` and `band` is given, or a personal taste beside them.
     """
 
     def __init__(
@@ -47,18 +59,26 @@ class ImageAestheticsScorer:
         attributes: Sequence[str] | None = None,
         alias: str | None = None,
         batch_size: int = 8,
+        cascade: Any = None,
+        band: tuple[float, float] | None = None,
         **options: Any,
     ) -> None:
+        if (cascade is None) != (band is None) or (cascade is not None and options.get("personal") is not None):
+            raise ValueError("expected cascade= and band= together, and no personal= beside them")
         self.model, self.column, self.alias, self.batch_size, self.options = model, column, alias, batch_size, options
+        self.cascade, self.band = cascade, band
         self.attributes = None if attributes is None else list(attributes)
         self._scorer: Any = None
 
     @property
     def scorer(self) -> Any:
-        """The pipeline, loaded when it is first asked for."""
+        """The pipeline or [`Cascade`], loaded when it is first asked for."""
         if self._scorer is None:
             use_one_thread_in_forks()
             self._scorer = load_scorer(self.model, **self.options)
+            if self.cascade is not None and self.band is not None:
+                common = {name: value for name, value in self.options.items() if name not in OF_ONE_MODEL}
+                self._scorer = Cascade(load_scorer(self.cascade, **common), self._scorer, self.band, self.attributes)
         return self._scorer
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,7 +136,8 @@ class ImageAestheticsScorer:
     @property
     def columns(self) -> list[str]:
         """The columns that are added to a batch."""
-        return table_columns(self._attributes(), self.alias)[1:]
+        beside = Cascade.columns if self.cascade is not None else ()
+        return table_columns(self._attributes(), self.alias, beside)[1:]
 
     def rows(self, pictures: Sequence[Any]) -> list[Row]:
         """The rows of pictures, as `roc4mllm score` writes them; `path` is `None` for what is no path."""

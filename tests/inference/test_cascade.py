@@ -1,6 +1,9 @@
 """A fast scorer decides which pictures the slow one sees, and every row says who decided."""
 
+import time
+
 import pytest
+from pictures import encoded
 from tiny import photo, scorer_parts
 
 from roc4mllm import load_scorer
@@ -43,7 +46,7 @@ def test_the_band_decides(monkeypatch, fast, slow, band, waiting):
     assert [record["fast_score"] for record in records] == pytest.approx([r["score"] for r in alone], abs=1e-5)
     inside = [r["score"] is not None and band[0] <= r["score"] <= band[1] for r in alone]
     assert sum(inside) == 4
-    assert both.counts == {"fast": 13, "slow": 4}
+    assert both.counts == {"fast": 12, "slow": 4}
     for record, quick, sure, looked_at in zip(records, alone, slow(PICTURES), inside, strict=True):
         decided = sure if looked_at else quick
         assert record["model"] == ("slow" if looked_at else "fast")
@@ -51,8 +54,31 @@ def test_the_band_decides(monkeypatch, fast, slow, band, waiting):
         assert record["score_range"] == decided["score_range"]
         assert record["score"] == (None if decided["score"] is None else pytest.approx(decided["score"], abs=1e-4))
     assert records[-1]["error"] is not None
-    assert "4 of 13 with a fast score from" in both.saving()
+    assert "4 of 12 with a fast score from" in both.saving()
     assert "times as fast as that model alone" in both.saving()
+
+
+def test_the_saving_counts_forward_passes_and_no_reading(fast, slow, band):
+    class Far:
+        """A picture that takes long to fetch."""
+
+        def read_bytes(self):
+            time.sleep(0.05)
+            return encoded(photo(0), "PNG")
+
+    both = Cascade(fast, slow, (0.0, 1.0))
+    start = time.perf_counter()
+    records = list(both([Far() for _ in range(8)], batch_size=8))
+    assert {record["model"] for record in records} == {"slow"}
+    assert sum(both.seconds.values()) < time.perf_counter() - start - 16 * 0.05 + 0.05
+    totals = both.take_totals()
+    assert totals["counts"] == {"fast": 8, "slow": 8}
+    assert min(totals["seconds"].values()) > 0
+    assert both.counts == {"fast": 0, "slow": 0}
+    both.add_totals(totals)
+    both.add_totals(totals)
+    assert both.counts == {"fast": 16, "slow": 16}
+    assert both.seconds == {name: 2 * seconds for name, seconds in totals["seconds"].items()}
 
 
 def test_attributes_that_only_one_of_them_knows(fast, slow, band):

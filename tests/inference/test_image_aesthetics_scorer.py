@@ -65,6 +65,29 @@ def test_datasets_map(model, paths, expected, processes):
     assert scored.features["error"].dtype == "string"
 
 
+def test_a_cascade(model, paths, tmp_path):
+    for part in scorer_parts("llava", ("aesthetics",), score_range=(0.0, 1.0)):
+        part.save_pretrained(tmp_path / "fast")
+    fast = {path: record["score"] for path, record in zip(paths, load_scorer(tmp_path / "fast")(paths), strict=True)}
+    scores = sorted(score for score in fast.values() if score is not None)
+    band = ((scores[0] + scores[1]) / 2, (scores[2] + scores[3]) / 2)
+    scorer = ImageAestheticsScorer(model, column="path", cascade=str(tmp_path / "fast"), band=band)
+    scored = (
+        datasets.Dataset.from_dict({"path": paths}).with_format("arrow").map(scorer, batched=True).with_format(None)
+    )
+    for row, record in zip(scored, load_scorer(model)(paths), strict=True):
+        alone = fast[row["path"]]
+        inside = alone is not None and band[0] <= alone <= band[1]
+        assert (row["model"], row["fast_model"]) == ("tiny" if inside else "fast", "fast")
+        assert row["fast_score"] == (None if alone is None else pytest.approx(alone, abs=1e-5))
+        assert row["score"] == (pytest.approx(record["score"], abs=1e-4) if inside else row["fast_score"])
+        assert (row["color"] is None) != inside
+    assert list(scored["model"]).count("tiny") == 2
+    for wrong in ({"band": band}, {"cascade": "fast"}, {"cascade": "fast", "band": band, "personal": "taste"}):
+        with pytest.raises(ValueError, match="cascade= and band= together, and no personal="):
+            ImageAestheticsScorer(model, **wrong)
+
+
 def test_a_dict_of_lists(model, paths, expected):
     batch = ImageAestheticsScorer(model, column="path")({"path": paths, "label": range(6)})
     assert_same([dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)], expected)
