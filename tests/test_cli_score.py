@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -14,14 +15,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from shards import make_tar
 from tiny import photo, scorer_parts
 
 from roc4mllm.cli import progress as progress_module
-from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.progress import Progress
+from roc4mllm.inference import freed_memory
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm_cli import main
 
@@ -259,6 +259,25 @@ def test_a_cascade(model, fast, capsys):
     assert "mixes scores that cannot be compared" in _filter_error(capsys)
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.jsonl", "s.parquet"])
+def test_resuming_with_another_band_is_refused(model, fast, capsys, name):
+    assert main(["score", "album", "-m", fast, "-o", "fast.csv"]) == 0
+    scores = sorted(float(row["score"]) for row in read_table("fast.csv"))
+    ends = [str((one + other) / 2) for one, other in zip(scores[:-1], scores[1:], strict=True)]
+    run = ["score", "album", "-m", model, "-o", name, "--cascade", fast, "--resume", "--band"]
+    assert main([*run, ends[1], ends[3]]) == 0
+    before = Path(name).read_bytes()
+    capsys.readouterr()
+    for band, decided in ((ends[0], ends[3]), "by fast, and its"), ((ends[2], ends[3]), "by slow, and its"):
+        assert main([*run, *band]) == 2
+        told = capsys.readouterr().err
+        assert "the rows so far are of another band: 'album/" in told
+        assert decided in told
+        assert "resume with the same band" in told
+    assert main([*run, ends[1], ends[3]]) == 0
+    assert Path(name).read_bytes() == before
+
+
 def _filter_error(capsys: pytest.CaptureFixture) -> str:
     assert main(["filter", "both.csv", "--top-k", "2"]) == 2
     return capsys.readouterr().err
@@ -302,14 +321,17 @@ def test_time_left_counts_only_what_this_run_does(monkeypatch):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives large blocks back at once")
-def test_what_a_forward_pass_frees_is_kept_for_the_next():
-    resource = pytest.importorskip("resource")
-    assert keep_freed_memory()
-
-    def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(64 << 20, dtype=torch.uint8)  # 16 384 pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert faults() < 8
+def test_what_is_freed_is_kept_for_the_next_block():
+    """In a process of its own: what malloc does depends on all that was done before."""
+    code = """
+import resource, runpy, sys
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(64 << 20)  # 16 384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults(), faults(), runpy.run_path(sys.argv[1])["keep_freed_memory"](), faults(), faults()])
+"""
+    child = subprocess.run([sys.executable, "-c", code, freed_memory.__file__], capture_output=True, text=True)
+    _, without, told, _, kept = json.loads(child.stdout.lower())
+    assert told
+    assert kept < 256 < 16_000 < without

@@ -37,14 +37,15 @@ def run(args: argparse.Namespace) -> int:
     taste = None if args.personal is None else PersonalTaste.load(args.personal)
     inputs = open_inputs(args, output)
     count = inputs.count if isinstance(inputs, DatasetInputs) else count_inputs(args.paths, recursive=args.recursive)
-    scorer = load(args) if args.engine == "local" else load(with_device(args, "cpu"))
+    here = args if args.engine == "local" else with_device(args, "cpu")  # only what it declares is asked
+    scorer = load(here)
     attributes = choose_attributes(args.attributes, scorer.model.config)
     if taste is not None:
         scorer = personal(scorer, taste, args.personal, attributes)
     if args.cascade is not None:
-        scorer = Cascade(load_named(args.cascade, args), scorer, tuple(args.band), attributes)
+        scorer = Cascade(load_named(args.cascade, here), scorer, tuple(args.band), attributes)
     if args.engine == "ray":
-        scorer = on_ray(args, scorer)
+        scorer = on_ray(args, scorer, attributes)
     job = Job(args, scorer, attributes, inputs, count)
     if output is not None:
         write_file(output, job)
@@ -89,18 +90,9 @@ def check_arguments(args: argparse.Namespace) -> Path | None:
 
 
 def check_engine(args: argparse.Namespace) -> None:
-    """Refuse what an engine cannot do, and Ray's options without Ray."""
+    """Refuse an engine that is not there, and Ray's options without Ray."""
     if args.engine == "ray":
         import_ray()
-        if args.cascade is not None:
-            raise ValueError(
-                "--cascade runs on one machine: leave out --engine ray, or score with each model and join"
-            )
-        if args.dataset:
-            raise ValueError(
-                "--dataset is read by one process: with --engine ray name its Parquet files instead, as in "
-                f"'hf://datasets/{args.dataset}/**/*.parquet'"
-            )
     elif given := [name for name in ("actors", "num_cpus", "num_gpus") if getattr(args, name) is not None]:
         raise ValueError(f"--{given[0].replace('_', '-')} is for a cluster: add --engine ray")
 
@@ -144,16 +136,24 @@ def with_device(args: argparse.Namespace, device: str) -> argparse.Namespace:
     return argparse.Namespace(**vars(args) | {"device": device})
 
 
-def on_ray(args: argparse.Namespace, local: Any) -> RayScorer:
+def on_ray(args: argparse.Namespace, local: Any, attributes: Sequence[str]) -> RayScorer:
     """The scorer that was loaded here, in actors of a cluster; they see folders and files by their whole path."""
-    model, gpus = known_model(args.model), args.num_gpus or 0
+    gpus = args.num_gpus or 0
     options = {"device": args.device or ("cuda" if gpus else "cpu"), "allow_untrained": args.allow_untrained}
     options |= {name: value for name, value in (("dtype", args.dtype),) if value is not None}
     if args.personal is not None:
         options["personal"] = os.path.abspath(args.personal)
-    scorer = ImageAestheticsScorer(os.path.abspath(model) if model and os.path.isdir(model) else model, **options)
+    if args.cascade is not None:
+        options |= {"cascade": whole_name(args.cascade), "band": tuple(args.band)}
+    scorer = ImageAestheticsScorer(whole_name(args.model), attributes=attributes, **options)
     cpus = 1 if args.num_cpus is None else args.num_cpus
     return RayScorer(scorer, local, actors=tuple(args.actors or (1, None)), num_cpus=cpus, num_gpus=gpus)
+
+
+def whole_name(given: str | None) -> str | None:
+    """A model's name as other processes understand it."""
+    model = known_model(given)
+    return os.path.abspath(model) if model and os.path.isdir(model) else model
 
 
 class Job:
@@ -162,7 +162,7 @@ class Job:
 
     Args:
         args (`argparse.Namespace`): What the parser of `score` gives.
-        scorer (`ImageAestheticsPipeline` or `Cascade`): The scorer.
+        scorer (`ImageAestheticsPipeline`, `Cascade` or `RayScorer`): The scorer.
         attributes (sequence of `str`): What to score.
         inputs (iterable of `PictureInput`): The pictures.
         count (`int`, *optional*): How many there are, if that is known.
@@ -177,6 +177,7 @@ class Job:
         count: int | None,
     ) -> None:
         self.args, self.scorer, self.attributes = args, scorer, list(attributes)
+        self.declared = scorer.local if isinstance(scorer, RayScorer) else scorer  # knows what the rows will be of
         self.inputs, self.count = inputs, count
         self.columns = table_columns(attributes, args.alias, columns_beside(args))
         self.progress = Progress(count)
@@ -210,8 +211,8 @@ class Job:
 
     def origins(self) -> set[Origin]:
         """What the rows will have in common, as `origin_of` tells it."""
-        cascade = self.scorer if isinstance(self.scorer, Cascade) else None
-        scorers = [cascade.fast, cascade.slow] if cascade else [self.scorer]
+        cascade = self.declared if isinstance(self.declared, Cascade) else None
+        scorers = [cascade.fast, cascade.slow] if cascade else [self.declared]
         asked = [cascade.fast_attributes, self.attributes] if cascade else [self.attributes]
         records = [
             scorer.postprocess({"error": "none"}, attributes=names)
@@ -225,14 +226,15 @@ class Job:
         line = self.progress.summary()
         if self.progress.skipped:
             line += f"; {self.progress.skipped} had a row already"
-        if isinstance(self.scorer, Cascade):
-            line += f"; {self.scorer.saving()}"
+        if isinstance(self.declared, Cascade):
+            line += f"; {self.declared.saving()}"
         return shown(line + (f"; written to {self.args.output}" if self.args.output else ""))
 
 
 def write_file(output: Path, job: Job) -> None:
     """Score into a file; after an interruption, say where the rows so far are."""
-    table = TableFile(output, job.columns, resume=job.args.resume, origins=job.origins())
+    check = {"check": job.declared.check_row} if isinstance(job.declared, Cascade) else {}
+    table = TableFile(output, job.columns, resume=job.args.resume, origins=job.origins(), **check)
     try:
         with exit_when_told(), table:
             job.score(table.write, table.found)

@@ -98,8 +98,8 @@ def fetch(source: Any) -> Any:
     if isinstance(source, StoredFile | TarMember):
         try:
             return source.read_bytes()
-        except Exception:  # as varied as stores are
-            return source
+        except Exception:  # each store's library has errors of its own, down to bare `Exception`
+            return source  # nothing is lost: the scorer reads it again, and its error becomes the row's
     return source
 
 

@@ -1,27 +1,33 @@
 """Ray Data gives the rows of a run on one machine, also when its processes are killed. One cluster for all tests."""
 
 import io
+import json
+import logging
 import os
-import signal
+import subprocess
 import sys
 import tarfile
+import time
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 
+import datasets
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pictures import encoded
+from ray_scorers import DeadlyScorer
 from tiny import photo, scorer_parts
 
 from roc4mllm import load_scorer
-from roc4mllm.inference import ImageAestheticsScorer
+from roc4mllm.inference import ImageAestheticsScorer, ray_scoring
+from roc4mllm.inference.inputs.dataset_inputs import DatasetInputs
 from roc4mllm.inference.inputs.expansion import expand_inputs
 from roc4mllm.inference.inputs.picture_input import PictureInput
-from roc4mllm.inference.ray_blocks import block_table
-from roc4mllm.inference.ray_scoring import RayScorer, import_ray, in_order
+from roc4mllm.inference.ray_scoring import BLOCK_BYTES, BLOCKS, RayScorer, block_tables, import_ray
 from roc4mllm.inference.tables.score_reading import read_table
-from roc4mllm.inference.tables.score_writing import TableFile
 from roc4mllm_cli import main
 
 pytestmark = [
@@ -39,7 +45,9 @@ def cluster():
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # actors import this checkout, wherever it is
     ray = import_ray()
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     yield ray
+    del os.environ["RAY_ADDRESS"]
     ray.shutdown()
 
 
@@ -48,8 +56,17 @@ def model(tmp_path_factory) -> str:
     return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def save_model(folder: Path) -> str:
-    for part in scorer_parts("llava", ATTRIBUTES, score_range=(1.0, 10.0)):
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory) -> list[str]:
+    """A fast model and a band in which some pictures lie."""
+    fast = save_model(tmp_path_factory.mktemp("models") / "fast", ("aesthetics",), (0.0, 1.0))
+    scores = sorted(record["score"] for record in load_scorer(fast)([photo(number) for number in range(40)]))
+    assert scores[20] - scores[10] > 1e-3
+    return ["--cascade", fast, "--band", *(str((scores[n] + scores[n + 1]) / 2) for n in (10, 20))]
+
+
+def save_model(folder: Path, attributes=ATTRIBUTES, score_range=(1.0, 10.0)) -> str:
+    for part in scorer_parts("llava", attributes, score_range=score_range):
         part.save_pretrained(folder)
     return str(folder)
 
@@ -85,40 +102,62 @@ def score(model: str, *arguments: str) -> int:
     return main(["score", *arguments, "-m", model])
 
 
-def test_a_broken_run_goes_on_and_its_rows_are_those_of_one_machine(model, folder, tmp_path, monkeypatch, capsys):
+def test_a_killed_run_goes_on_and_its_rows_are_those_of_one_machine(
+    model, cascade, folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(folder)
-    inputs = [*SOURCES, *(f"file://{folder}/{name}" for name in STORED)]
-    local, parts = str(tmp_path / "local.parquet"), str(tmp_path / "parts/")
+    inputs = [*SOURCES, *(f"file://{folder}/{name}" for name in STORED), *cascade]
+    local, parts = str(tmp_path / "local.parquet"), tmp_path / "parts"
     assert score(model, *inputs, "-o", local) == 0
-    ray = (*inputs, "-o", parts + "/", "--engine", "ray", "--actors", "1", "1", "--resume")
-    monkeypatch.setattr("roc4mllm.inference.tables.score_formats.ParquetPartsWriter.rows_per_part", 8)
-    monkeypatch.setattr("roc4mllm.inference.tables.score_formats.ParquetPartsWriter.seconds_per_part", 1e9)
-    with monkeypatch.context() as patch:
-        patch.setattr(TableFile, "write", full_after(20, TableFile.write))
-        assert score(model, *ray) == 2
-    (tmp_path / "parts" / "part-00002.parquet").unlink()  # written when the run ended; a kill leaves none
+    (left,) = kill_runs(1, parts, *inputs, "-m", model)
+    ray = (*inputs, "-o", f"{parts}/", "--engine", "ray", "--actors", "1", "1", "--resume")
     assert score(save_model(tmp_path / "other"), *ray) == 2
     assert "of another attribute, model" in capsys.readouterr().err
     assert score(model, *ray) == 0
-    assert "; 16 had a row already" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"; {left} had a row already" in told
+    assert f"with a fast score from {float(cascade[-2]):g} to {float(cascade[-1]):g} went to" in told
+    assert "times as fast as that model alone" in told
     expected, rows = read_table(local), read_table(parts)
     failed = sum(row["error"] is not None for row in expected)
-    print(f"{len(expected)} rows of one machine, {failed} failed; by Ray 16 and then {len(rows) - 16}")  # noqa: T201
+    print(f"{len(expected)} rows of one machine, {failed} failed; by Ray {left} and then {len(rows) - left}")  # noqa: T201
     assert len(expected) == 10 + 1 + 1 + 6 + 6 + 41 + 9 + (10 + 1 + 1 + 1 + 6 + 41 + 1)
     assert failed > 20
+    assert 0 < left < len(expected)
+    assert min(Counter(row["model"] for row in rows if row["error"] is None).values()) > 10
     assert_same(rows, expected)
-    assert pq.read_schema(f"{parts}/part-00000.parquet").equals(pq.read_schema(local))
+    assert pq.read_schema(parts / "part-00000.parquet").equals(pq.read_schema(local))
 
 
-def full_after(count, write):
-    left = iter(range(count))
+def kill_runs(kills: int, parts: Path, *arguments: str) -> list[int]:
+    """Rows that are there after each of so many runs that were killed at random moments."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "killed_ray_runs.py"), str(kills), str(parts)]
+    child = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60 + 60 * kills)
+    assert child.returncode == 0, child.stderr
+    told = json.loads(child.stdout.splitlines()[-1])
+    print(f"{told['killed']} of {kills} runs killed, rows after each {told['left']}")  # noqa: T201
+    assert told["killed"] == kills
+    assert told["left"] == sorted(told["left"])
+    return told["left"]
 
-    def write_some(table, row):
-        if next(left, None) is None:
-            raise OSError("the disk is full")
-        write(table, row)
 
-    return write_some
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_moments_leave_every_input_once(model, tmp_path):
+    album, parts = tmp_path / "album", tmp_path / "parts"
+    album.mkdir()
+    for number in range(3000):
+        (album / f"{number:04}.png").write_bytes(b"broken" if number % 50 == 7 else encoded(photo(number % 5), "PNG"))
+    left = kill_runs(20, parts, str(album), "-m", model)
+    assert 0 < left[-1] < 3000
+    assert score(model, str(album), "-o", f"{parts}/", "--engine", "ray", "--resume") == 0
+    rows = read_table(parts)
+    failed = sum(row["score"] is None for row in rows)
+    print(f"{len(rows)} rows at the end, {failed} failed")  # noqa: T201
+    paths = Counter(row["path"] for row in rows)
+    assert paths == dict.fromkeys((str(album / f"{number:04}.png") for number in range(3000)), 1)
+    assert failed == 60
+    time.sleep(5)
+    assert not any("BlockScorer" in "".join(found.info["cmdline"] or []) for found in psutil.process_iter(["cmdline"]))
 
 
 def assert_same(rows, expected) -> None:
@@ -132,37 +171,57 @@ def assert_same(rows, expected) -> None:
     assert max(scores) - min(scores) > 1e-3
 
 
-def test_a_killed_actor_is_replaced_and_every_input_is_there_once(model, tmp_path):
-    for number in range(200):
-        (tmp_path / f"{number:03}.png").write_bytes(encoded(photo(number % 7), "PNG"))
-    scorer = RayScorer(ImageAestheticsScorer(model, device="cpu"), load_scorer(model, device="cpu"), actors=(1, 1))
-    paths, killed = [], 0
-    for item, record in scorer.score_inputs(expand_inputs([str(tmp_path)]), batch_size=4):
-        if not paths:
-            killed = kill_actors()
-        assert record["error"] is None
-        paths.append(item.path)
-    different = len(set(paths))
-    print(f"{killed} actor(s) killed after the first of 200 records; {len(paths)} came, {different} different")  # noqa: T201
-    assert killed >= 1
-    assert paths == [str(tmp_path / f"{number:03}.png") for number in range(200)]
+def test_a_picture_that_kills_is_a_row_and_the_others_are_scored(model, folder, tmp_path, caplog):
+    """First a worker that reads, then an actor twice; in a pool that grows, on half CPUs, with bytes of a data set."""
+    for place in ("album", "log", "data"):
+        (tmp_path / place).mkdir()
+    for number in range(120):
+        name = "deadly" if number == 50 else f"{number:03}"
+        (tmp_path / "album" / f"{name}.png").write_bytes(encoded(photo(number % 7), "PNG"))
+    rows = pq.read_table(folder / "named.parquet").slice(0, 5).to_pylist()
+    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    table.to_parquet(tmp_path / "data" / "train.parquet")
+    scorer = DeadlyScorer(model, str(tmp_path / "log"), device="cpu")
+    on_ray = RayScorer(scorer, load_scorer(model, device="cpu"), actors=(1, 5), num_cpus=0.5)
+    names = sorted((tmp_path / "album").iterdir(), key=lambda path: (path.stem != "deadly", path.name))
+    names = [*names[1:40], names[0], *names[40:]]
+    inputs = chain(expand_inputs(map(str, names)), DatasetInputs(str(tmp_path / "data")))
+    with caplog.at_level(logging.WARNING):
+        records = on_ray.score_inputs(inputs, batch_size=4, num_workers=1)
+        found = [(item.path, record["error"]) for item, record in records]
+    log = Counter(path.name.partition("-")[0] for path in (tmp_path / "log").iterdir())
+    print(f"{len(found)} rows, {log['death']} processes killed by one picture, {log['load']} loaded the model")  # noqa: T201
+    assert [path for path, _ in found[:120]] == list(map(str, names))
+    assert len(found) == 125
+    failed = {path: error for path, error in found if error is not None}
+    assert failed.pop(str(tmp_path / "album" / "deadly.png")) == "the process that scored it was killed, 3 times of 3"
+    assert list(failed) == [found[123][0]]  # every fifth of the data set is broken
+    assert log["death"] == 3
+    assert 1 + 2 <= log["load"] <= 4 + 2  # once each, and once for each that was killed
+    assert "the cluster has room for 4 of up to 5 actors: the others start when it grows" in caplog.text
 
 
-def test_blocks_come_back_in_any_order_and_a_lost_one_is_told():
-    blocks = [block_table([PictureInput(f"{place + n}") for n in range(2)], place) for place in range(0, 8, 2)]
-    done = [block.append_column("record", [['{"error": null}'] * 2]) for block in blocks]
-    assert [item.path for item, _ in in_order([done[2], done[0], done[3], done[1]])] == [str(n) for n in range(8)]
-    with pytest.raises(RuntimeError, match="picture 3 on"):
-        list(in_order([done[0], done[2]]))
+def test_blocks_and_waves_are_bounded_in_pictures_and_in_bytes(monkeypatch):
+    assert [table.num_rows for table in block_tables(PictureInput(f"{n}.jpg") for n in range(70))] == [32, 32, 6]
+    assert BLOCKS[0] == 32
+    heavy = [PictureInput(f"{n}", content=bytes(BLOCK_BYTES // 2)) for n in range(5)]
+    assert [table.num_rows for table in block_tables(iter(heavy))] == [2, 2, 1]
+    monkeypatch.setattr(ray_scoring, "WAVE_BYTES", BLOCK_BYTES + 1)
+    assert [list(wave.values()) for wave in ray_scoring.waves(iter(heavy))] == [[2], [2], [1]]
+    assert [list(wave.values()) for wave in ray_scoring.waves(PictureInput(f"{n}") for n in range(70))] == [
+        [32, 32, 6]
+    ]
 
 
-def kill_actors() -> int:
-    killed = 0
-    for process in psutil.Process().children(recursive=True):
-        if "BlockScorer" in "".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-    return killed
+def test_a_lost_block_is_told(model):
+    on_ray = RayScorer(ImageAestheticsScorer(model), load_scorer(model))
+    rows = [{"place": place, "path": f"{place}", "record": "{}", "totals": None} for place in range(6)]
+    blocks = [pa.Table.from_pylist(rows[start : start + 2]) for start in (0, 2, 4)]
+    assert [item.path for item, _ in on_ray._records(blocks, 0, 6)] == [str(n) for n in range(6)]
+    assert [item.path for item, _ in on_ray._records(blocks[1:], 2, 4)] == [str(n) for n in range(2, 6)]
+    for left in (blocks[::2], blocks[:1]):
+        with pytest.raises(RuntimeError, match="picture 3 on"):
+            list(on_ray._records(left, 0, 6))
 
 
 def encoded_album(folder: Path) -> list[dict]:
@@ -205,8 +264,6 @@ def test_batches_of_every_format_become_blocks_with_nulls(model, folder, form):
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        (["a.png", "--cascade", "x", "--band", "1", "2", "-o", "s.csv", "--engine", "ray"], "runs on one machine"),
-        (["--dataset", "user/photos", "--engine", "ray"], "hf://datasets/user/photos/**/*.parquet"),
         (["a.png", "--num-gpus", "0.25"], "add --engine ray"),
         (["nowhere://a.png", "--engine", "ray"], "nowhere"),
     ],

@@ -10,13 +10,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .path_counts import PathCounts
 from .score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, TEXT_COLUMNS, Row
 
+Check = Callable[[Row], object]  # raises a ValueError at a row that does not fit
 Origin = tuple[str | None, ...]
 ORIGIN_CELLS = (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1], "score_min", "score_max")
 PART = re.compile(r"part-\d{5,}\.parquet")
@@ -74,12 +75,12 @@ class CSVWriter:
     """CSV in UTF-8: numbers rounded to 6 decimals, an empty cell for what is missing."""
 
     @staticmethod
-    def find(path: Path, columns: Sequence[str]) -> FoundRows:
+    def find(path: Path, columns: Sequence[str], check: Check = lambda row: None) -> FoundRows:
         """
         Its rows; a last one that a crash has torn does not count.
 
         Raises:
-            ValueError: If it has other columns, or is damaged elsewhere.
+            ValueError: If it has other columns, or is damaged elsewhere, and whatever `check` raises.
         """
         found = FoundRows()
         with path.open("rb") as file:
@@ -93,7 +94,9 @@ class CSVWriter:
                             f"{str(path)!r}, line {reader.line_num}: {len(cells)} cells, not {len(columns)}"
                         )
                     else:
-                        found.add(dict(zip(columns, cells, strict=True)))
+                        row = dict(zip(columns, cells, strict=True))
+                        check(row)
+                        found.add(row)
                     found.end = file.tell()
             except csv.Error as error:
                 if "unexpected end" not in str(error):  # else a quote that was never closed: the torn row
@@ -130,7 +133,7 @@ class JSONLinesWriter:
     """One JSON object per line: the columns, then direction, distribution and the ranges of attributes."""
 
     @staticmethod
-    def find(path: Path, columns: Sequence[str]) -> FoundRows:
+    def find(path: Path, columns: Sequence[str], check: Check = lambda row: None) -> FoundRows:
         """As in `CSVWriter`."""
         found = FoundRows()
         with path.open("rb") as file:
@@ -142,6 +145,7 @@ class JSONLinesWriter:
                 if not isinstance(row, dict):
                     raise ValueError(f"{str(path)!r}, line {number}: expected a JSON object, got {line[:60]!r}")
                 check_columns(f"{path}, line {number}", [name for name in row if name not in JSON_ONLY], columns)
+                check(row)
                 found.add(row)
                 found.end = file.tell()
         return found
@@ -189,19 +193,20 @@ class ParquetPartsWriter:
     seconds_per_part = 60.0
 
     @staticmethod
-    def find(path: Path, columns: Sequence[str]) -> FoundRows:
+    def find(path: Path, columns: Sequence[str], check: Check = lambda row: None) -> FoundRows:
         """The rows of a folder of parts, or of one Parquet file; errors as in `CSVWriter`."""
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
 
         found = FoundRows()
-        needed = [name for name in columns if name in (*TEXT_COLUMNS, "score_min", "score_max")]
+        needed = [name for name in columns if name in (*TEXT_COLUMNS, "fast_score", "score_min", "score_max")]
         for part in parquet_parts(path) if path.is_dir() else [path]:
             try:
                 with pyarrow.parquet.ParquetFile(part) as file:
                     check_columns(part, file.schema_arrow.names, columns)
                     for batch in file.iter_batches(ROWS_READ, columns=needed):
                         for row in batch.to_pylist():
+                            check(row)
                             found.add(row)
             except pyarrow.ArrowInvalid as error:
                 raise ValueError(
@@ -280,4 +285,14 @@ FORMATS: dict[str, type[CSVWriter] | type[JSONLinesWriter] | type[ParquetPartsWr
     "": ParquetPartsWriter,  # a folder of parts
 }
 
-__all__ = ["FORMATS", "FoundRows", "Origin", "Writer", "join_parts", "origin_of", "parquet_parts", "parquet_schema"]
+__all__ = [
+    "FORMATS",
+    "Check",
+    "FoundRows",
+    "Origin",
+    "Writer",
+    "join_parts",
+    "origin_of",
+    "parquet_parts",
+    "parquet_schema",
+]

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ...whole_files import check_writable
-from .score_formats import FORMATS, FoundRows, Origin, Writer, join_parts, parquet_parts
+from .score_formats import FORMATS, Check, FoundRows, Origin, Writer, join_parts, parquet_parts
 from .score_table import Row
 
 UNFINISHED, LOCK = "unfinished", "roc4mllm.lock"  # in a folder of parts
@@ -39,6 +39,8 @@ class TableFile:
             Keep the rows that an interrupted run left, or else those of an existing file; `found` tells which.
         origins (collection of `tuple`, *optional*):
             Those that the rows to come can have, as `origin_of` gives them.
+        check (callable, *optional*):
+            Called with each row that would be kept; raises a `ValueError` at one that this run would not write.
 
     Raises:
         ValueError: If there are rows of an interrupted run and `resume` is false, if rows to be kept have other
@@ -47,7 +49,12 @@ class TableFile:
     """
 
     def __init__(
-        self, path: Path, columns: Sequence[str], resume: bool = False, origins: Collection[Origin] | None = None
+        self,
+        path: Path,
+        columns: Sequence[str],
+        resume: bool = False,
+        origins: Collection[Origin] | None = None,
+        check: Check = lambda row: None,
     ) -> None:
         self.path = path
         self.is_folder = path.suffix == ""
@@ -65,7 +72,7 @@ class TableFile:
         try:
             before = self._rows_before(resume)
             if before is not None:
-                self.found = FORMATS[check_format(path)].find(before, columns)
+                self.found = FORMATS[check_format(path)].find(before, columns, check)
                 check_origins(self.found.origins, origins)
             self._went_on_from_final = before == path
             self._begin(before)
