@@ -42,8 +42,8 @@ import torch
 from serve_load import request_of
 
 from roc4mllm import ImageAestheticsPipeline, load_scorer
-from roc4mllm.cli.loading import keep_freed_memory
 from roc4mllm.cli.score import Job, write_file
+from roc4mllm.inference.freed_memory import keep_freed_memory
 from roc4mllm.inference.inputs.picture_input import PictureInput
 from roc4mllm.inference.tables.score_writing import check_output
 from roc4mllm_cli import build_parser
