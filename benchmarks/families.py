@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from scoring import Call, Clock, cpu_name, keep_freed_memory, timed
+from scoring import Call, Clock, cpu_name, timed
 from torch import nn
 from transformers import SwinConfig, SwinModel
 
@@ -35,6 +35,7 @@ from roc4mllm import (
     TANetConfig,
     TANetForImageAesthetics,
 )
+from roc4mllm.inference.freed_memory import keep_freed_memory
 
 ROUNDS = {1: 15, 8: 7, 32: 5}  # by the size of the batch
 SWIN_BASE = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
@@ -121,7 +122,7 @@ Published sizes, random weights, float32, prepared pictures in memory. TANet is 
 yardsticks is the time of both. Speeds are pictures per second, medians; the ratio is the median over interleaved
 rounds ({shown}), beside it the middle half of them.
 ROC4MLLM's published size, of 7 billion weights, does not fit here; its parts are timed in `mplug_owl2.md`.
-glibc keeps freed memory (`keep_freed_memory` in `scoring.py` says why).
+glibc keeps freed memory (`keep_freed_memory` says why).
 {datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \
 {torch.get_num_threads()} thread(s) by {clock}; torch {torch.__version__}, transformers {transformers.__version__}.
 

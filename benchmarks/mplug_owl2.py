@@ -35,12 +35,13 @@ import transformers
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scoring import PAIRS, Call, Clock, Inputs, Scorer, cpu_name, generate, keep_freed_memory, one_pass, time_ratio
+from scoring import PAIRS, Call, Clock, Inputs, Scorer, cpu_name, generate, one_pass, time_ratio
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
 from roc4mllm import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration
 from roc4mllm.hub.convert_original import ROC4MLLMConversion
 from roc4mllm.hub.mplug_owl2_keys import TABLES, computed_tables, original_name
+from roc4mllm.inference.freed_memory import keep_freed_memory
 from roc4mllm.modeling_roc4mllm import language_mplug_owl2
 
 PROMPT_TEXT, ANSWERS = 55, (12, 60)  # tokens; of an answer the last two are `[SCORE]` and the stop
@@ -333,7 +334,7 @@ One picture ({model.config.mllm_config.num_image_tokens} image tokens), {PROMPT_
 else is said, {ANSWERS[0]} answer tokens.
 The parts: `LlamaModel` without head on as many positions, vision tower, abstractor.
 Times: median ratio of {PAIRS} interleaved pairs; in detail the middle half of the pairs and the median of each side.
-glibc keeps freed memory (`keep_freed_memory` in `scoring.py` says why), but not in the process that converts.
+glibc keeps freed memory (`keep_freed_memory` says why), but not in the process that converts.
 Memory: the most that was resident (`VmRSS`, mapped pages of files included) above what was after the imports; in
 detail also the most of `RssAnon`, the process's own. The checkpoint is in float16 and stays so.
 {datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \

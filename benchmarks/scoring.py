@@ -11,7 +11,6 @@ the bare forward alone would flatter the memory ratio. Names of axes: T tokens, 
 """
 
 import argparse
-import ctypes
 import datetime
 import os
 import platform
@@ -29,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration
 
 from roc4mllm import ROC4MLLMForImageAesthetics as Scorer
+from roc4mllm.inference.freed_memory import keep_freed_memory
 
 PAIRS, WARM_UP = 15, 3
 PROMPT_TOKENS, NEW_TOKENS = 56, 12
@@ -128,16 +128,6 @@ def generate(model: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     return model.generate(**inputs, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS, do_sample=False)
 
 
-def keep_freed_memory() -> None:
-    """
-    Have glibc keep what is freed. Else it returns large blocks to the system and takes them back page by page: up to
-    18,000 page faults in one forward of the backbone, at some lengths and not at others.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, size in ((-3, 32 * 2**20), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD (its maximum), M_TRIM_THRESHOLD
-            libc.mallopt(option, size)
-
-
 def timed(call: Call, clock: Clock) -> float:
     """Milliseconds of one call."""
     start = clock()
@@ -223,7 +213,7 @@ def head(clock: str) -> str:
 LLaVA of random weights: Llama {text}, vocabulary {VOCABULARY}, CLIP {vision} at {VISION["image_size"]} px, float32.
 One picture, {PROMPT_TOKENS} prompt tokens, {SENTENCE_TOKENS} answer tokens per attribute.
 Times: median ratio of {PAIRS} interleaved pairs; in detail the middle half of the pairs and the median of each side.
-glibc keeps freed memory (`keep_freed_memory` in the script says why).
+glibc keeps freed memory (`keep_freed_memory` says why).
 {datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \
 {torch.get_num_threads()} thread(s) by {clock}; torch {torch.__version__}, transformers {transformers.__version__}.
 

@@ -23,9 +23,10 @@ from pathlib import Path
 import scoring
 import torch
 import transformers
-from scoring import Clock, Inputs, Scorer, cpu_name, keep_freed_memory, peak_bytes, time_ratio
+from scoring import Clock, Inputs, Scorer, cpu_name, peak_bytes, time_ratio
 
 import roc4mllm
+from roc4mllm.inference.freed_memory import keep_freed_memory
 from roc4mllm.trainer.evaluation import evaluate_scorer
 from roc4mllm.trainer.rating_data import read_ratings
 
@@ -126,7 +127,7 @@ LLaVA of random weights: Llama {text}, vocabulary {scoring.VOCABULARY}, CLIP {vi
 the bundled checkpoint
 with metrics and their intervals of 1000 resamples; reading the ratings comes before it and is not timed.
 Times: median ratio of {scoring.PAIRS} interleaved pairs; in detail their middle half and the median of each side.
-glibc keeps freed memory (`keep_freed_memory` in `scoring.py` says why).
+glibc keeps freed memory (`keep_freed_memory` says why).
 {datetime.date.today()}; {cpu_name()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; \
 {torch.get_num_threads()} thread(s) by {clock}; torch {torch.__version__}, transformers {transformers.__version__}.
 

@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may not fit the terminal's encoding
     args = build_parser().parse_args(argv)
+    args.owns_process = argv is None  # else settings of the whole process are the caller's
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     for name, value in getattr(args, "environment", {}).items():

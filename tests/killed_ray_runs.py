@@ -20,12 +20,12 @@ import roc4mllm.cli.score  # noqa: F401
 from roc4mllm.inference.tables.score_formats import ParquetPartsWriter
 
 
-def kill_at_random(child: int, folder: Path, patience: float, longest: float) -> bool:
-    """Kill a run at most `longest` seconds after it wrote, or when patience is at an end; whether it was running."""
+def kill_at_random(child: int, folder: Path, patience: float, wait: float) -> bool:
+    """Kill a run some seconds after it wrote, or when patience is at an end; whether it was running."""
     before, deadline = rows(folder), time.monotonic() + patience
     while rows(folder) == before and time.monotonic() < deadline:
         time.sleep(0.005)
-    time.sleep(longest)
+    time.sleep(wait)
     os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 

@@ -168,7 +168,7 @@ def test_resuming_scores_what_is_missing(model, capsys):
 def test_rows_of_an_interrupted_run_are_pointed_to(model, capsys):
     Path("s.partial.csv").write_text("path,score\n")
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv")
-    assert "s.partial.csv' holds rows of an earlier run: --resume goes on with them (resume=True), or delete" in told
+    assert "s.partial.csv' holds rows of an earlier run: --resume goes on with them, or delete" in told
     assert Path("s.partial.csv").read_text() == "path,score\n"
 
 
@@ -335,3 +335,14 @@ print([faults(), faults(), runpy.run_path(sys.argv[1])["keep_freed_memory"](), f
     _, without, told, _, kept = json.loads(child.stdout.lower())
     assert told
     assert kept < 256 < 16_000 < without
+
+
+def test_pictures_whose_names_begin_as_the_table_are_scored(model, here):
+    for name in ("photo1.png", "s.csv.png", "s.partial.png"):
+        photo(1).save(here / name)
+    for output in ("photo/", "s.csv"):
+        assert main(["score", "photo1.png", "s.csv.png", "s.partial.png", "-m", model, "-o", output]) == 0
+        assert len(read_table(here / output)) == 3
+    assert main(["score", *sorted(map(str, here.glob("s.*"))), "-m", model, "-o", "s.csv", "--resume"]) == 0
+    assert {row["path"] for row in read_table(here / "s.csv")} >= {str(here / "s.csv.png"), "s.csv.png"}
+    assert str(here / "s.csv") not in {row["path"] for row in read_table(here / "s.csv")}

@@ -29,7 +29,7 @@ def load_named(given: str | None, args: argparse.Namespace) -> Any:
     except (ValueError, OSError, RuntimeError, AssertionError, StrictDataclassError) as error:
         reason = str(error).replace("allow_untrained=True", "--allow-untrained")
         raise ValueError(f"cannot load {name}{f' on {args.device}' if args.device else ''}: {reason}") from error
-    if scorer.device.type == "cpu":
+    if scorer.device.type == "cpu" and args.owns_process:
         keep_freed_memory()
     return scorer
 

@@ -110,8 +110,10 @@ def open_inputs(args: argparse.Namespace, output: Path | None) -> Iterable[Pictu
 
 def is_of_table(path: str, output: Path) -> bool:
     """Whether a file is the table that is being written, or stands beside it while it is."""
-    beginnings = (output.name, f"{output.stem}.partial{output.suffix}")
-    return os.path.basename(path).startswith(beginnings) and Path(os.path.realpath(path)).parent == output.parent
+    name, partial = os.path.basename(path), f"{output.stem}.partial{output.suffix}"
+    # a picture's name may begin as that of the table
+    is_named_so = name in (output.name, partial) or name.startswith(f"{partial}.")
+    return is_named_so and Path(os.path.realpath(path)).parent == output.parent
 
 
 def columns_beside(args: argparse.Namespace) -> Sequence[str]:

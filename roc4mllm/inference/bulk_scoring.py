@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..processing_roc4mllm.picture_batches_aesthetics import Unreadable
 from .inputs.picture_input import PictureInput
 from .tables.path_counts import PathCounts
 from .tables.score_table import encodable
@@ -17,6 +18,9 @@ def score_inputs(
 ) -> Iterator[tuple[PictureInput, dict[str, Any]]]:
     """
     Score inputs as they are read; few are held at a time, however many there are.
+
+    If a process that reads is killed, by a picture that its decoder cannot stand or for want of memory, the inputs
+    that were under way are read one by one, each in a process of its own.
 
     Args:
         scorer (`ImageAestheticsPipeline` or `Cascade`):
@@ -30,15 +34,42 @@ def score_inputs(
         `tuple[PictureInput, dict]`: each input with its record, in order; a record of its error where it carries one.
     """
     waiting: deque[PictureInput] = deque()
+    rest = iter(inputs)
 
     def sources() -> Iterator[Any]:
-        for item in inputs:
+        for item in rest:
             waiting.append(item)
             yield item.source
 
-    for record in scorer(sources(), **options):
-        if waiting:  # else it is the record of an error of `inputs` itself, which is raised after it
-            yield waiting.popleft(), record
+    while True:
+        try:
+            for record in scorer(sources(), **options):
+                if waiting:  # else it is the record of an error of `inputs` itself, which is raised after it
+                    yield waiting.popleft(), record
+            return
+        except RuntimeError as error:
+            if not is_killed_reader(error):
+                raise
+        while waiting:
+            yield waiting[0], score_alone(scorer, waiting[0].source, options)
+            waiting.popleft()
+
+
+def score_alone(scorer: Any, source: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The record of one picture, which a process of its own reads."""
+    try:
+        (record,) = scorer(iter([source]), **options | {"num_workers": 1})
+    except RuntimeError as error:
+        if not is_killed_reader(error):
+            raise
+        killed = Unreadable("cannot be read: the process that read it was killed")
+        (record,) = scorer(iter([killed]), **options | {"num_workers": 0})
+    return dict(record)
+
+
+def is_killed_reader(error: RuntimeError) -> bool:
+    """Whether an error says that one of the processes that read is no longer there."""
+    return str(error).startswith("DataLoader worker")
 
 
 def remaining(

@@ -1,9 +1,11 @@
 """Pictures copied or linked into a folder, without ever overwriting one."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import BinaryIO
 
 from .inputs.members import find_member, read_members
 
@@ -32,7 +34,9 @@ def place_files(
     members = []
     for source in sources:
         member = find_member(source)
-        if member is None:
+        if "://" in source and not os.path.lexists(source):
+            yield source, None, "it lies in a store or on the web, from which nothing is fetched"
+        elif member is None:
             put = partial(link_file if link else copy_file, source)
             yield source, *place(os.path.basename(source), folder, numbers, put)
         elif link:
@@ -72,12 +76,8 @@ def copy_file(source: str, target: str) -> None:
     Raises:
         OSError: If the source cannot be read or the target cannot be written; FileExistsError if the target exists.
     """
-    with open(source, "rb") as reader, open(target, "xb") as writer:
-        try:
-            shutil.copyfileobj(reader, writer)
-        except BaseException:
-            os.unlink(target)  # half a picture would be taken for a whole one
-            raise
+    with open(source, "rb") as reader, new_file(target) as writer:
+        shutil.copyfileobj(reader, writer)
     shutil.copystat(source, target)
 
 
@@ -88,12 +88,20 @@ def write_file(content: bytes, target: str) -> None:
     Raises:
         OSError: If it cannot be written; FileExistsError if it exists.
     """
-    with open(target, "xb") as writer:
-        try:
-            writer.write(content)
-        except BaseException:
-            os.unlink(target)
-            raise
+    with new_file(target) as writer:
+        writer.write(content)
+
+
+@contextlib.contextmanager
+def new_file(target: str) -> Iterator[BinaryIO]:
+    """A new file that is gone again if it cannot be written to its end: half a picture would be taken for a whole."""
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        with open(target, "wb") as writer:  # which at its end writes what is still in its buffer
+            yield writer
+    except BaseException:
+        os.unlink(target)
+        raise
 
 
 def link_file(source: str, target: str) -> None:

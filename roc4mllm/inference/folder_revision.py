@@ -18,6 +18,7 @@ SMALL_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "adapter_config.json",
 )  # fmt: skip
+WEIGHTS = ("model*.safetensors", "adapter_model*.safetensors", "score_head.safetensors")
 FOLDERS = ("", "adapter")  # an adapter's weights lie in the second
 PIECE = 16 * 1024  # bytes
 LONGEST_HEAD = 100_000_000  # bytes, as the safetensors library has it
@@ -51,7 +52,7 @@ def files_of(folder: Path) -> Iterator[Path]:
     """The files of a model, in an order that depends on their names alone."""
     for part in FOLDERS:
         yield from (path for name in SMALL_FILES if (path := folder / part / name).is_file())
-        yield from sorted((folder / part).glob("*.safetensors"))
+        yield from sorted(path for pattern in WEIGHTS for path in (folder / part).glob(pattern))
 
 
 def pieces_of(file: BinaryIO) -> Iterator[bytes]:

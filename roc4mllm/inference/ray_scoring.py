@@ -192,6 +192,7 @@ def import_ray() -> Any:
         ImportError: If it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers unless told not to
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what is meant: actors that start anew
     try:
         import ray.data
     except ImportError as error:

@@ -1,5 +1,7 @@
 """Records come in the order of the inputs, whoever reads the pictures."""
 
+import os
+
 import pytest
 from tiny import photo, shared_parts
 
@@ -36,3 +38,34 @@ def test_several_workers_give_the_same_records_in_the_same_order(tmp_path):
     shared_out = [record["score"] for _, record in score_inputs(scorer, inputs, batch_size=2, num_workers=2)]
     assert shared_out == pytest.approx(alone, abs=1e-5)  # batches differ: pictures of one size stand together
     assert len(set(alone)) == 6
+
+
+class Deadly:
+    """A picture that ends the process which reads it, unless that is the one of the tests."""
+
+    def __init__(self):
+        self.owner = os.getpid()
+
+    def read_bytes(self) -> bytes:
+        if os.getpid() != self.owner:
+            os._exit(11)
+        raise AssertionError("read in the process that scores")
+
+
+def test_a_picture_that_kills_its_reader_is_a_row_and_the_others_go_on(tmp_path):
+    model, processor = shared_parts("llava")
+    scorer = load_scorer(model, processor=processor)
+    inputs = []
+    for number in range(12):
+        photo(number).save(tmp_path / f"{number}.png")
+        inputs.append(PictureInput(str(tmp_path / f"{number}.png")))
+    inputs.insert(5, PictureInput("deadly", content=Deadly()))
+    found = list(score_inputs(scorer, iter(inputs), batch_size=2, num_workers=2))
+    assert [item.path for item, _ in found] == [item.path for item in inputs]
+    errors = {item.path: record["error"] for item, record in found if record["error"] is not None}
+    assert errors == {"deadly": "cannot be read: the process that read it was killed"}
+    assert found[5][1]["score"] is None
+    expected = scorer([item.path for item in inputs if item.path != "deadly"])
+    scores = [record["score"] for _, record in found if record["score"] is not None]
+    assert scores == pytest.approx([record["score"] for record in expected], abs=1e-5)
+    assert max(scores) - min(scores) > 1e-3

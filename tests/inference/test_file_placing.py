@@ -1,6 +1,9 @@
 """Pictures are placed without a loss, those inside shards too."""
 
+import io
 import os
+import resource
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,3 +160,42 @@ def test_no_link_leads_into_a_shard(tmp_path, picks):
     placed = place(paths_of(make_tar(tmp_path / "s.tar", {"a.jpg": b"a"})), picks, link=True)
     assert [error for _, _, error in placed] == ["no link can lead to a picture inside a shard; --copy-to copies it"]
     assert not os.listdir(picks)
+
+
+def test_of_several_of_one_name_in_an_archive_none_is_copied(tmp_path, picks):
+    shard = make_tar(tmp_path / "s.tar", {"dog.jpg": b"dog"})
+    with tarfile.open(shard, "a") as archive:
+        for content in (b"first", b"second", b"third"):
+            entry = tarfile.TarInfo("cat.jpg")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    paths = paths_of(shard)
+    placed = place([paths[1], paths[0], paths[2]], picks)
+    reason = "the archive holds 3 pictures of this name"
+    assert sorted((source, error) for source, _, error in placed) == [
+        (paths[1], reason), (paths[1], reason), (paths[0], None)
+    ]  # fmt: skip
+    assert os.listdir(picks) == ["dog.jpg"]
+
+
+@pytest.mark.parametrize("is_member", [False, True])
+def test_no_half_picture_stays_where_the_disk_is_full(tmp_path, picks, is_member):
+    content = bytes(6000)  # less than what Python keeps in its buffer until the file is closed
+    (tmp_path / "a.jpg").write_bytes(content)
+    (path,) = paths_of(make_tar(tmp_path / "s.tar", {"a.jpg": content})) if is_member else [str(tmp_path / "a.jpg")]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        ((_, target, error),) = place([path], picks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target is None
+    assert "File too large" in error
+    assert os.listdir(picks) == []
+
+
+def test_nothing_is_fetched_from_stores_or_the_web(picks):
+    for path in ("s3://bucket/a.tar/x.jpg", "https://example.org/a.jpg"):
+        ((_, target, error),) = place([path], picks)
+        assert target is None
+        assert "in a store or on the web" in error

@@ -73,7 +73,7 @@ def test_of_a_large_tensor_beginning_middle_and_end_are_looked_at(tmp_path, plac
 )
 def test_a_damaged_file_beside_the_model_keeps_nobody_from_loading_it(folder, tmp_path, content):
     shutil.copytree(folder, tmp_path / "tiny")
-    (tmp_path / "tiny" / "other.safetensors").write_bytes(content)
+    (tmp_path / "tiny" / "model-old.safetensors").write_bytes(content)
     assert DIGITS.fullmatch(load_scorer(tmp_path / "tiny")(photo())["revision"])
 
 
@@ -92,3 +92,11 @@ def test_of_an_adapter_both_folders_count(folder, tmp_path):
         save_file(weights, tmp_path / changed, metadata={"format": "pt"})
         revisions.append(load_scorer(tmp_path / "adapter", backbone=tmp_path / "moved")(photo())["revision"])
     assert len(set(revisions)) == 3
+
+
+def test_what_lies_beside_a_model_is_no_part_of_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "tiny")
+    before = folder_revision(tmp_path / "tiny")
+    for name in ("trained_on.safetensors", "anna.safetensors"):
+        save_file({"a": torch.zeros(3)}, tmp_path / "tiny" / name)
+    assert folder_revision(tmp_path / "tiny") == before

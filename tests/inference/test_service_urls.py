@@ -28,6 +28,9 @@ class Pages(BaseHTTPRequestHandler):
         self.server.asked.append((self.headers["Host"], self.path))
         if self.path.startswith("/to/"):
             self.answer(302, b"", Location=self.path[4:])
+        elif self.path == "/umlaut":
+            self.send_response(302)
+            self.wfile.write(b"".join(self._headers_buffer) + "Location: /picture/ä b.png\r\n\r\n".encode())
         elif self.path == "/loop":
             self.answer(301, b"", Location="/loop")
         elif self.path == "/drip":
@@ -301,3 +304,22 @@ def test_the_limit_of_a_request_ends_its_downloads_while_they_run(server, names,
         assert [index for index, error in enumerate(errors) if error is None] == good
         assert all(f"together, at most {limit} bytes" in error for error in errors if error)
         assert limit - 65_536 < max(held) <= limit
+
+
+def test_a_redirect_may_hold_what_is_not_ascii(server, reader):
+    assert read(reader, f"http://127.0.0.1:{server.server_port}/umlaut") == PICTURE
+    assert server.asked[-1][1] == "/picture/%C3%A4%20b.png"
+
+
+def test_the_turn_of_others_is_no_time_of_a_download(server):
+    slow = UrlReader(100_000, 0.5, num_connections=1, allowed=lambda address: True)
+    base = f"http://127.0.0.1:{server.server_port}"
+
+    async def both():
+        reads = [slow.read(f"{base}{page}", hold=lambda size: None) for page in ("/silent", "/silent", "/picture")]
+        return await asyncio.gather(*reads, return_exceptions=True)
+
+    first, second, picture = asyncio.run(both())
+    assert "within 0.5 seconds" in str(first)
+    assert "within 0.5 seconds" in str(second)
+    assert picture == PICTURE

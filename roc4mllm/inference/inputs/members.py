@@ -7,6 +7,7 @@ Each shard is read once, from its beginning, for all that is wanted of it; a pic
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,23 +91,24 @@ def read_members(members: Iterable[Member]) -> Iterator[tuple[Member, bytes, str
 
 
 def read_of_tar(wanted: Sequence[Member]) -> Iterator[tuple[Member, bytes, str | None]]:
-    """Pictures of one archive."""
+    """Pictures of one archive, read twice: of several of one name, a path does not tell which it means."""
+    shard = wanted[0].shard
     by_path: dict[str, list[Member]] = {}
     for member in wanted:
         by_path.setdefault(encodable(member.path), []).append(member)
-    seen: set[str] = set()
+    counts = Counter(path for item in read_tar(shard) if (path := encodable(item.path)) in by_path)
     why = "it is no longer in the archive"
-    for item in read_tar(wanted[0].shard):
+    for item in read_tar(shard):
         path = encodable(item.path)
-        if item.error is not None and item.path == wanted[0].shard:
+        if item.error is not None and item.path == shard:
             why = item.error
-        elif path in seen:  # which of them the row is of, its path does not tell
-            yield by_path[path][0], b"", "the archive holds another picture of this name"
-        elif path in by_path:
-            seen.add(path)
+        elif counts[path] == 1:
             content, error = bytes_of(item)
             yield from ((member, content, error) for member in by_path[path])
-    yield from ((member, b"", why) for path, group in by_path.items() if path not in seen for member in group)
+    for path, group in by_path.items():
+        if counts[path] != 1:
+            reason = f"the archive holds {counts[path]} pictures of this name" if counts[path] else why
+            yield from ((member, b"", reason) for member in group)
 
 
 def read_of_parquet(wanted: Sequence[Member]) -> Iterator[tuple[Member, bytes, str | None]]:

@@ -24,6 +24,7 @@ from ...processing_roc4mllm.image_reading_aesthetics import PictureError
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 PORTS = {"http": 80, "https": 443}
+IN_URLS = "!#$%&'()*+,/:;=?@[]~"  # what stands in them as it is
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # what else is global in IPv6 leads on to IPv4 or to nowhere
 # What the registries of special addresses, or this Python's copy of them, count as global and no picture comes from.
 SPECIAL = [
@@ -47,7 +48,7 @@ class UrlReader:
 
     Args:
         max_bytes (`int`): Of one picture.
-        timeout (`float`): Seconds for one picture, from looking up its host to its last byte.
+        timeout (`float`): Seconds for one picture, from looking up its host to its last byte; waiting apart.
         num_connections (`int`, *optional*, defaults to 16): Downloads at once.
         resolve (callable, *optional*): Addresses of a host and port; the system's by default.
         allowed (`Callable[[str], bool]`, *optional*, defaults to [`is_public`]): Whether an address may be asked.
@@ -78,7 +79,7 @@ class UrlReader:
             PictureError: If it may not be fetched, or cannot be within the limits.
         """
         try:
-            async with asyncio.timeout(self.timeout), self._turn:
+            async with self._turn, asyncio.timeout(self.timeout):  # others' downloads take none of its time
                 return await self._follow(url, hold)
         except TimeoutError as error:
             raise PictureError(f"cannot be downloaded within {self.timeout:g} seconds") from error
@@ -108,8 +109,7 @@ class UrlReader:
                 response = await next_event(connection, reader)
             headers = dict(response.headers)
             if response.status_code in REDIRECTS and b"location" in headers:
-                location: str = headers[b"location"].decode("latin-1")
-                return location
+                return quote(headers[b"location"], safe=IN_URLS)  # what is not ASCII comes as it likes
             if response.status_code != 200:
                 raise PictureError(f"cannot be downloaded: the server answered {response.status_code}")
             self._check_size(int(headers.get(b"content-length", b"0")))
@@ -189,7 +189,7 @@ def split(url: str) -> SplitResult:
 def target_of(url: SplitResult) -> str:
     """Path and query as they stand in a request."""
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    return quote(target, safe="!#$%&'()*+,/:;=?@[]~")
+    return quote(target, safe=IN_URLS)
 
 
 def headers_for(url: SplitResult) -> list[tuple[str, str]]:

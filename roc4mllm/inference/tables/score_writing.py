@@ -86,7 +86,7 @@ class TableFile:
         has_partial = bool(parquet_parts(self.path)) if self.is_folder else self.partial.exists()
         if has_partial and not resume:
             raise ValueError(
-                f"{str(self.partial)!r} holds rows of an earlier run: --resume goes on with them (resume=True), or "
+                f"{str(self.partial)!r} holds rows of an earlier run: --resume goes on with them, or "
                 "delete them to begin anew"
             )
         if has_partial:
