@@ -12,6 +12,9 @@ from .inputs.picture_input import PictureInput
 from .tables.path_counts import PathCounts
 from .tables.score_table import encodable
 
+KILLED = "cannot be read: the process that read it was killed"
+MOST_KILLED = 20  # one after the other: then it is not the pictures
+
 
 def score_inputs(
     scorer: Any, inputs: Iterable[PictureInput], **options: Any
@@ -32,6 +35,9 @@ def score_inputs(
 
     Yields:
         `tuple[PictureInput, dict]`: each input with its record, in order; a record of its error where it carries one.
+
+    Raises:
+        RuntimeError: If `inputs` raised an error of its own, or whatever is read ends the process that reads it.
     """
     waiting: deque[PictureInput] = deque()
     rest = iter(inputs)
@@ -41,6 +47,7 @@ def score_inputs(
             waiting.append(item)
             yield item.source
 
+    killed = 0  # in a row
     while True:
         try:
             for record in scorer(sources(), **options):
@@ -51,8 +58,11 @@ def score_inputs(
             if not is_killed_reader(error):
                 raise
         while waiting:
-            yield waiting[0], score_alone(scorer, waiting[0].source, options)
-            waiting.popleft()
+            record = score_alone(scorer, waiting[0].source, options)
+            killed = killed + 1 if record["error"] == KILLED else 0
+            if killed == MOST_KILLED:
+                raise RuntimeError(f"{killed} processes that read were killed one after the other; is there memory?")
+            yield waiting.popleft(), record
 
 
 def score_alone(scorer: Any, source: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -62,8 +72,7 @@ def score_alone(scorer: Any, source: Any, options: dict[str, Any]) -> dict[str, 
     except RuntimeError as error:
         if not is_killed_reader(error):
             raise
-        killed = Unreadable("cannot be read: the process that read it was killed")
-        (record,) = scorer(iter([killed]), **options | {"num_workers": 0})
+        (record,) = scorer(iter([Unreadable(KILLED)]), **options | {"num_workers": 0})
     return dict(record)
 
 

@@ -69,3 +69,14 @@ def test_a_picture_that_kills_its_reader_is_a_row_and_the_others_go_on(tmp_path)
     scores = [record["score"] for _, record in found if record["score"] is not None]
     assert scores == pytest.approx([record["score"] for record in expected], abs=1e-5)
     assert max(scores) - min(scores) > 1e-3
+
+
+def test_where_every_reader_is_killed_the_run_breaks_off():
+    model, processor = shared_parts("llava")
+    scorer = load_scorer(model, processor=processor)
+    inputs = [PictureInput(str(number), content=Deadly()) for number in range(60)]
+    found = score_inputs(scorer, iter(inputs), batch_size=2, num_workers=2)
+    rows = []
+    with pytest.raises(RuntimeError, match="20 processes that read were killed one after the other"):
+        rows.extend(found)
+    assert len(rows) < 20
