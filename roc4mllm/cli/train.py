@@ -22,7 +22,7 @@ def plan_of(args: argparse.Namespace) -> TrainingPlan:
     return plan
 
 
-OWN = {"command", "traceback", "config", "set", "dry_run"}  # of the command, not of a training
+OWN = {"command", "traceback", "owns_process", "config", "set", "dry_run"}  # of the command, not of a training
 
 
 def setting(text: str) -> tuple[str, Any]:

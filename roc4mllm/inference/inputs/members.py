@@ -1,7 +1,7 @@
 """
 Pictures inside local shards, found again by the `path` of their rows: `a.tar/cat.jpg`, `b.parquet#7/cat.jpg`.
 
-Each shard is read once, from its beginning, for all that is wanted of it; a picture is held at a time.
+A shard is read from its beginning for all that is wanted of it, an archive twice; a picture is held at a time.
 """
 
 import io
