@@ -2,7 +2,7 @@
 Small pictures for a page: each is read within the limits of all reading, made small, and put into the page as text.
 
 One picture is decoded at a time, a JPEG at the smallest scale that suffices. A picture that is gone or cannot be read
-gives the reason instead. Nothing is fetched: of a URL there is no thumbnail. No shard is read for each of its pictures.
+gives the reason instead. Nothing is fetched: of a URL there is no thumbnail. No shard is read for each picture.
 """
 
 import base64
