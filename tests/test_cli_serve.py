@@ -146,7 +146,10 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(process):
     secret = {"X-API-Key": KEY}
 
     def ask(number):
-        return service.ask("POST", "/score", form(*FILES[:4]), FORM | secret)
+        try:
+            return service.ask("POST", "/score", form(*FILES[:4]), FORM | secret)
+        except OSError:
+            return None  # no connection is taken any more
 
     def queue_length():
         lines = service.ask("GET", "/metrics", headers=secret).body.decode().splitlines()
@@ -155,7 +158,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(process):
     assert service.score(FILES[0]).status == 401
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(8)]
-        while queue_length() < 20:
+        while (accepted := queue_length()) < 20:  # of a busy machine's eight, the last may come after the signal
             assert not all(answer.done() for answer in answers), "they were too quick to be interrupted"
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
@@ -165,13 +168,17 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(process):
             refused = True
         finished = [answer.result() for answer in answers]
     assert refused
-    assert [answer.status for answer in finished] == [200] * 8
-    assert all(record["error"] is None for answer in finished for record in answer.json)
-    scores = {round(record["score"], 4) for record in finished[0].json}
+    answered = [answer for answer in finished if answer and answer.status == 200]
+    late = [answer.status for answer in finished if answer and answer.status != 200]
+    assert len(answered) * 4 >= accepted
+    assert set(late) <= {503}
+    assert all(record["error"] is None for answer in answered for record in answer.json)
+    scores = {round(record["score"], 4) for record in answered[0].json}
     assert len(scores) == 4
     assert process.wait(20) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]  # every one is JSON
     statuses = [line["status"] for line in lines if line["event"] == "request" and line["method"] == "POST"]
-    assert statuses[-9:] == [401] + [200] * 8
+    sent = 1 + len(answered) + len(late)
+    assert sorted(statuses[-sent:]) == sorted([401] + [200] * len(answered) + late)
     assert KEY not in log.read_text()
-    print("SIGTERM with 8 requests of 4 pictures under way: 8 answered, 32 scores, exit code 0")
+    print(f"SIGTERM with {accepted:.0f} pictures under way: {4 * len(answered)} scored, exit code 0")
