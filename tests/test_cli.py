@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,10 @@ from command_errors import error_line
 from tiny import photo, scorer_parts
 
 import roc4mllm
-from roc4mllm.cli.filter import Scored, pick, scored_rows
+from roc4mllm.cli.filter import Scored, ScoredRows, pick
 from roc4mllm.cli.models import MODELS
 from roc4mllm.inference.folder_revision import folder_revision
 from roc4mllm.inference.load_scorer import BUNDLED_CHECKPOINT
-from roc4mllm.inference.tables.score_reading import Scale
 from roc4mllm_cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,13 +217,20 @@ def test_what_the_model_or_the_machine_lacks_is_named(model, capsys):
 
 # filter --------------------------------------------------------------------------------------------------------------
 
-TWO_MODELS = [("a", 5.0, Scale("one", None, 1.0, 10.0, True)), ("b", 0.9, Scale("two", None, 0.0, 1.0, True))]
+TWO_MODELS = [
+    {"path": "a", "score": 5.0, "model": "one", "score_min": 1, "score_max": 10},
+    {"path": "b", "score": 0.9, "model": "two", "score_min": 0, "score_max": 1},
+]
 
 
-def scored(*scores: float, higher_is_better: bool = True) -> list[Scored]:
+def scored(*scores: float, higher_is_better: bool = True) -> ScoredRows:
     """Rows named 0, 1, 2, … of one model."""
-    scale = Scale("tiny", None, 1.0, 10.0, higher_is_better)
-    return [Scored(str(number), score, scale) for number, score in enumerate(scores)]
+    scale = {"model": "tiny", "score_min": 1, "score_max": 10, "higher_is_better": higher_is_better}
+    return ScoredRows({"path": str(number), "score": score} | scale for number, score in enumerate(scores))
+
+
+class Watched(dict):
+    """A row that can be referred to weakly."""
 
 
 def names(rows: list[Scored]) -> str:
@@ -257,21 +264,19 @@ def test_min_score_includes_the_limit():
 
 
 def test_lower_is_better_turns_every_rule_round():
-    rows = scored(1, 2, 3, 4, higher_is_better=False)
-    assert names(pick(rows, top_k=2)) == "01"
-    assert names(pick(rows, quantile=0.5)) == "01"
-    assert names(pick(rows, min_score=3)) == "012"
+    for rule, expected in (({"top_k": 2}, "01"), ({"quantile": 0.5}, "01"), ({"min_score": 3}, "012")):
+        assert names(pick(scored(1, 2, 3, 4, higher_is_better=False), **rule)) == expected
 
 
 @pytest.mark.parametrize("rule", [{"top_k": 1}, {"min_score": 0.5}])
 def test_scores_of_two_models_are_not_compared(rule):
     with pytest.raises(ValueError, match=r"one \(revision None\) 1.0 to 10.0; two \(revision None\) 0.0 to 1.0"):
-        pick([Scored(*row) for row in TWO_MODELS], **rule)
+        pick(ScoredRows(TWO_MODELS), **rule)
 
 
 def test_quantile_ranks_each_model_by_itself():
-    rows = [Scored(*row) for row in TWO_MODELS] + [Scored("c", 0.1, TWO_MODELS[1][2])]
-    assert names(pick(rows, quantile=0.9)) == "ab"
+    rows = [*TWO_MODELS, TWO_MODELS[1] | {"path": "c", "score": 0.1}]
+    assert names(pick(ScoredRows(rows), quantile=0.9)) == "ab"
 
 
 @pytest.mark.parametrize("score", [0.9, 10.1, -1])
@@ -281,10 +286,10 @@ def test_min_score_outside_the_range_is_refused_with_the_range(score):
 
 
 def test_min_score_without_declared_range_is_held_against_the_scores():
-    rows = scored_rows([{"path": "a", "aesthetic_score": "3"}, {"path": "b", "aesthetic_score": "5"}])
-    assert names(pick(rows, min_score=4)) == "b"
+    rows = [{"path": "a", "aesthetic_score": "3"}, {"path": "b", "aesthetic_score": "5"}]
+    assert names(pick(ScoredRows(rows), min_score=4)) == "b"
     with pytest.raises(ValueError, match="3 to 5"):
-        pick(rows, min_score=6)
+        pick(ScoredRows(rows), min_score=6)
 
 
 @pytest.mark.parametrize(
@@ -297,24 +302,43 @@ def test_min_score_without_declared_range_is_held_against_the_scores():
     ],
 )
 def test_row_with_an_error_or_without_a_number_never_passes(row):
-    rows = scored_rows([row, {"path": "b", "score": "1", "error": None}])
+    rows = ScoredRows([row, {"path": "b", "score": "1", "error": None}])
     assert names(pick(rows, quantile=0)) == "b"
 
 
 def test_score_that_is_no_number_names_its_row():
     with pytest.raises(ValueError, match="row 2, score: expected a number, got 'good'"):
-        scored_rows([{"path": "a", "score": "1"}, {"path": "b", "score": "good"}])
+        list(ScoredRows([{"path": "a", "score": "1"}, {"path": "b", "score": "good"}]))
 
 
 def test_missing_column_names_those_there_are():
     with pytest.raises(ValueError, match="no column 'aesthetic_score'; name one of path, rating with --alias"):
-        scored_rows([{"path": "a", "rating": "1"}])
-    assert scored_rows([{"path": "a", "rating": "1"}], "rating")[0].score == 1
+        list(ScoredRows([{"path": "a", "rating": "1"}]))
+    (row,) = ScoredRows([{"path": "a", "rating": "1"}], "rating")
+    assert row.score == 1
 
 
 @pytest.mark.parametrize("value", ["False", "false", "0", False])
 def test_direction_is_read_from_the_file(value):
-    assert scored_rows([{"path": "a", "score": "1", "higher_is_better": value}])[0].scale[-1] is False
+    (row,) = ScoredRows([{"path": "a", "score": "1", "higher_is_better": value}])
+    assert row.scale.higher_is_better is False
+
+
+@pytest.mark.parametrize("rule", [{"top_k": 3}, {"min_score": 9.999}])
+def test_rows_that_do_not_pass_are_not_held(rule):
+    alive = weakref.WeakValueDictionary()
+
+    def rows():
+        for number in range(10_000):
+            row = Watched(
+                {"path": str(number), "score": (number * 7919) % 10_000 / 1000, "score_min": 0, "score_max": 10}
+            )
+            alive[number] = row
+            assert len(alive) < 5
+            yield row
+            del row
+
+    assert [row.score for row in pick(ScoredRows(rows()), **rule)] == [9.999, 9.998, 9.997][: rule.get("top_k", 1)]
 
 
 def table(path: str, **scores: float) -> None:

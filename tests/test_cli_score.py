@@ -69,7 +69,7 @@ def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def test_names_on_stdin(model, monkeypatch, separator, options):
     give(monkeypatch, separator.join([b"album/a.png", b"", b"missing.jpg", b"album/\xff.png", b"album"]))
     assert main(["score", "-", "-m", model, "-o", "s.csv", "--num-workers", "0", *options]) == 0
-    rows = read_table("s.csv")
+    rows = list(read_table("s.csv"))
     assert [row["path"] for row in rows] == ["album/a.png", "missing.jpg", r"album/\udcff.png", *NAMES]
     assert [row["error"] is None for row in rows] == [True, False, False] + [True] * 6
 
@@ -104,7 +104,7 @@ def rows_in(file: Path) -> int:
 
 def test_a_data_set(model, capsys):
     assert main(["score", "--dataset", "album", "-m", model, "-o", "s.jsonl", "--num-workers", "0"]) == 0
-    rows = read_table("s.jsonl")
+    rows = list(read_table("s.jsonl"))
     assert [row["path"] for row in rows] == [f"album/train#{row}/{Path(name).name}" for row, name in enumerate(NAMES)]
     assert all(row["error"] is None for row in rows)
     assert "the data set 'album' has the splits train; name one" in error_of(
@@ -158,7 +158,7 @@ def test_resuming_scores_what_is_missing(model, capsys):
     capsys.readouterr()
     assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0
     assert "3 of 3 scored, 0 failed; 3 had a row already; written to s.csv" in capsys.readouterr().err
-    rows = read_table("s.csv")
+    rows = list(read_table("s.csv"))
     assert rows[:3] == first
     assert [row["path"] for row in rows] == NAMES
     assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0

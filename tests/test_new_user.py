@@ -33,7 +33,7 @@ def test_a_folder_is_scored_killed_resumed_filtered_and_reported(count, tmp_path
     assert 0 < left < count
     assert main(resumed[1:]) == 0
     assert f"{left} had a row already" in capsys.readouterr().err
-    rows = read_table(Path("scores.csv"))
+    rows = list(read_table(Path("scores.csv")))
     assert Counter(row["path"] for row in rows) == dict.fromkeys(map(str, Path("photos").rglob("*.jpg")), 1)
     assert all(row["error"] is None for row in rows)
 

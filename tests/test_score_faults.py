@@ -73,7 +73,7 @@ def test_runs_killed_at_twenty_random_moments_leave_every_input_once(model, albu
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr
     for (name, kills, _, inputs), line in zip(jobs, child.stdout.splitlines(), strict=True):
-        told, rows = json.loads(line), read_table(tmp_path / name)
+        told, rows = json.loads(line), list(read_table(tmp_path / name))
         print(
             f"{name}: {told['killed']} of {kills} runs killed, rows after each {told['left']}, {len(rows)} at the end"
         )
@@ -231,7 +231,7 @@ def test_a_thousand_mutated_files_are_a_thousand_rows(model, tmp_path):
     files = ["score", str(tmp_path / "files" / "*.img"), "-m", model, "--batch-size", "16", "--num-workers", "2"]
     with HighestMemory() as memory:
         assert main([*files, "-o", str(tmp_path / "s.jsonl")]) == 0
-    rows = read_table(tmp_path / "s.jsonl")
+    rows = list(read_table(tmp_path / "s.jsonl"))
     scored = sum(row["score"] is not None for row in rows)
     above = [rise >> 20 for rise in memory.rise.values()]
     print(f"{len(rows)} rows: {scored} scored, {len(rows) - scored} failed; memory of process and workers +{above} MB")

@@ -1,10 +1,11 @@
 """`roc4mllm filter`: from a table of scores to the pictures worth keeping."""
 
 import argparse
+import heapq
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..inference.file_placing import place_files
@@ -12,14 +13,36 @@ from ..inference.tables.score_reading import Scale, as_number, is_unfinished, re
 from ..inference.tables.score_table import Row, as_path, shown
 
 
-@dataclass(frozen=True)
+def run(args: argparse.Namespace) -> int:
+    """Pick rows of `args.scores` and list, copy or link them; 1 if a picture could not be placed, else 0."""
+    folder = args.copy_to or args.symlink_to
+    if folder and os.path.exists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"expected a folder to put pictures into, got the file {folder!r}")
+    if is_unfinished(args.scores):
+        print(f"roc4mllm: {args.scores} is of a run that is not finished: rows are missing", file=sys.stderr)
+    scored = ScoredRows(read_table(args.scores), args.alias)
+    picked = pick(scored, top_k=args.top_k, quantile=args.quantile, min_score=args.min_score)
+    if args.min_score is not None:
+        for scale, found in scored.ranges.items():
+            print(describe_scores(scale, found), file=sys.stderr)
+    without = scored.count - scored.scored
+    note = f"; {without} rows without a score never pass" if without else ""
+    print(f"{len(picked)} of {scored.count} rows pass{note}", file=sys.stderr)
+    paths = [as_path(row.path) for row in picked]
+    if folder:
+        return place(paths, folder, link=bool(args.symlink_to))
+    list_paths(paths, end="\0" if args.null else "\n")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """
     A row that has a score.
 
     Args:
         path (`str`):
-            The file, as a path of this machine.
+            The `path` of the row.
         score (`float`):
             Its score, in the units of `scale`.
         scale ([`Scale`]):
@@ -36,60 +59,53 @@ class Scored:
         return self.score if self.scale.higher_is_better else -self.score
 
 
-def run(args: argparse.Namespace) -> int:
-    """Pick rows of `args.scores` and list, copy or link them; 1 if a picture could not be placed, else 0."""
-    folder = args.copy_to or args.symlink_to
-    if folder and os.path.exists(folder) and not os.path.isdir(folder):
-        raise NotADirectoryError(f"expected a folder to put pictures into, got the file {folder!r}")
-    rows = read_table(args.scores)
-    if is_unfinished(args.scores):
-        print(f"roc4mllm: {args.scores} is of a run that is not finished: rows are missing", file=sys.stderr)
-    scored = scored_rows(rows, args.alias)
-    picked = pick(scored, top_k=args.top_k, quantile=args.quantile, min_score=args.min_score)
-    if args.min_score is not None and scored:
-        print(describe_scores(scored), file=sys.stderr)
-    without = len(rows) - len(scored)
-    note = f"; {without} rows without a score never pass" if without else ""
-    print(f"{len(picked)} of {len(rows)} rows pass{note}", file=sys.stderr)
-    paths = [row.path for row in picked]
-    if folder:
-        return place(paths, folder, link=bool(args.symlink_to))
-    list_paths(paths, end="\0" if args.null else "\n")
-    return 0
-
-
-def scored_rows(rows: Sequence[Row], alias: str | None = None) -> list[Scored]:
+class ScoredRows:
     """
-    The rows that have a score and no error.
+    The rows of a table that have a score and no error, in its order, each read when it is asked for.
 
     Args:
-        rows (sequence of `dict`):
+        rows (iterable of `dict`):
             What `read_table` returned.
         alias (`str`, *optional*, defaults to `score`, else `aesthetic_score`):
             The column to compare.
 
-    Returns:
-        `list[Scored]`: in the order of the table.
+    Attributes:
+        count (`int`): Rows read so far, with or without a score.
+        scored (`int`): Those of them that have one.
+        ranges (`dict[Scale, tuple[float, float]]`): Lowest and highest score read so far, by scale.
 
     Raises:
-        ValueError: If there is no such column, or a score is not a number.
+        ValueError: While they are read: if a score is not a number; at the end, if no row has such a column.
     """
-    if not rows:
-        return []
-    columns = {name for row in rows for name in row}
-    column = alias or ("score" if "score" in columns else "aesthetic_score")
-    if column not in columns:
-        raise ValueError(f"the file has no column {column!r}; name one of {', '.join(sorted(columns))} with --alias")
-    scored = []
-    for count, row in enumerate(rows, start=1):
-        score = as_number(row.get(column), f"row {count}, {column}")
-        if score is not None and row.get("error") is None:
-            scored.append(Scored(as_path(str(row["path"])), score, scale_of(row, f"row {count}")))
-    return scored
+
+    def __init__(self, rows: Iterable[Row], alias: str | None = None):
+        self.rows = rows
+        self.names = [alias] if alias else ["score", "aesthetic_score"]
+        self.count = self.scored = 0
+        self.ranges: dict[Scale, tuple[float, float]] = {}
+
+    def __iter__(self) -> Iterator[Scored]:
+        columns: dict[str, None] = {}
+        scales: dict[Scale, Scale] = {}  # one object for all rows of a scale
+        for row in self.rows:
+            self.count += 1
+            columns |= dict.fromkeys(row)
+            column = next((name for name in self.names if name in row), self.names[-1])
+            score = as_number(row.get(column), f"row {self.count}, {column}")
+            if score is not None and row.get("error") is None:
+                scale = scale_of(row, f"row {self.count}")
+                scale = scales.setdefault(scale, scale)
+                low, high = self.ranges.get(scale, (score, score))
+                self.ranges[scale] = (min(low, score), max(high, score))
+                self.scored += 1
+                yield Scored(str(row["path"]), score, scale)
+        if self.count and not columns.keys() & set(self.names):
+            listed = ", ".join(sorted(columns))
+            raise ValueError(f"the file has no column {self.names[-1]!r}; name one of {listed} with --alias")
 
 
 def pick(
-    scored: Sequence[Scored],
+    scored: ScoredRows,
     *,
     top_k: int | None = None,
     quantile: float | None = None,
@@ -98,9 +114,11 @@ def pick(
     """
     The rows that pass one rule, best first, ties in the order given.
 
+    No more rows are held than may pass: `top_k`, or those that reach `min_score`; all of them for `quantile`.
+
     Args:
-        scored (sequence of `Scored`):
-            What `scored_rows` returned.
+        scored ([`ScoredRows`]):
+            The rows to choose from.
         top_k (`int`, *optional*):
             How many.
         quantile (`float`, *optional*):
@@ -115,18 +133,31 @@ def pick(
         ValueError: For `top_k` and `min_score` if the rows are of several models or ranges; for `min_score` if it lies
             outside the range.
     """
+    if top_k is not None:
+        picked = heapq.nlargest(top_k, scored, key=merit)
+    elif min_score is not None:
+        picked = [row for row in scored if row.merit >= (min_score if row.scale.higher_is_better else -min_score)]
+    else:
+        picked = above_quantile(list(scored), quantile or 0.0)
     if quantile is None:
         refuse_mixed(scored)
     if min_score is not None:
         refuse_outside(scored, min_score)
-        scored = [row for row in scored if row.merit >= (min_score if row.scale.higher_is_better else -min_score)]
-    if quantile is not None:
-        merits: dict[tuple[object, ...], list[float]] = {}
-        for row in scored:
-            merits.setdefault(row.scale, []).append(row.merit)
-        limits = {scale: lowest_of_quantile(values, quantile) for scale, values in merits.items()}
-        scored = [row for row in scored if row.merit >= limits[row.scale]]
-    return sorted(scored, key=lambda row: -row.merit)[:top_k]
+    return sorted(picked, key=merit, reverse=True)
+
+
+def merit(row: Scored) -> float:
+    """What rows are ranked by."""
+    return row.merit
+
+
+def above_quantile(rows: Sequence[Scored], quantile: float) -> list[Scored]:
+    """The rows at or above this quantile of their own scale."""
+    merits: dict[Scale, list[float]] = {}
+    for row in rows:
+        merits.setdefault(row.scale, []).append(row.merit)
+    limits = {scale: lowest_of_quantile(values, quantile) for scale, values in merits.items()}
+    return [row for row in rows if row.merit >= limits[row.scale]]
 
 
 def lowest_of_quantile(values: Sequence[float], quantile: float) -> float:
@@ -135,12 +166,11 @@ def lowest_of_quantile(values: Sequence[float], quantile: float) -> float:
     return sorted(values)[math.ceil(place)]
 
 
-def refuse_mixed(scored: Sequence[Scored]) -> None:
+def refuse_mixed(scored: ScoredRows) -> None:
     """Raise if the scores are not all of one scale."""
-    scales = list(dict.fromkeys(row.scale for row in scored))
-    if len(scales) > 1:
+    if len(scored.ranges) > 1:
         listed = "; ".join(
-            f"{model} (revision {revision}) {low} to {high}" for model, revision, low, high, _ in scales
+            f"{model} (revision {revision}) {low} to {high}" for model, revision, low, high, _ in scored.ranges
         )
         raise ValueError(
             f"the file mixes scores that cannot be compared: {listed}. Use --quantile, which ranks each of them "
@@ -148,29 +178,26 @@ def refuse_mixed(scored: Sequence[Scored]) -> None:
         )
 
 
-def refuse_outside(scored: Sequence[Scored], min_score: float) -> None:
+def refuse_outside(scored: ScoredRows, min_score: float) -> None:
     """Raise if `min_score` is not in the range that the table declares, or else in that of its scores."""
-    if not scored:
-        return
-    low, high = range_of(scored)
-    if not low <= min_score <= high:
-        raise ValueError(f"--min-score {min_score:g} is outside the range of the file: {describe_scores(scored)}")
+    for scale, found in scored.ranges.items():
+        low, high = declared_range(scale, found)
+        if not low <= min_score <= high:
+            raise ValueError(
+                f"--min-score {min_score:g} is outside the range of the file: {describe_scores(scale, found)}"
+            )
 
 
-def range_of(scored: Sequence[Scored]) -> tuple[float, float]:
+def declared_range(scale: Scale, found: tuple[float, float]) -> tuple[float, float]:
     """The declared range of the scores, or the one found where the table declares none."""
-    low, high = scored[0].scale.low, scored[0].scale.high
-    scores = [row.score for row in scored]
-    return (min(scores) if low is None else low, max(scores) if high is None else high)
+    return (found[0] if scale.low is None else scale.low, found[1] if scale.high is None else scale.high)
 
 
-def describe_scores(scored: Sequence[Scored]) -> str:
+def describe_scores(scale: Scale, found: tuple[float, float]) -> str:
     """The range that a minimal score is compared with, in words."""
-    low, high = range_of(scored)
-    scores = [row.score for row in scored]
-    direction = "higher is better" if scored[0].scale.higher_is_better else "lower is better"
-    found = f"{min(scores):.4g} to {max(scores):.4g}"
-    return f"scores can be {low:g} to {high:g} ({direction}), those of the file are {found}"
+    low, high = declared_range(scale, found)
+    direction = "higher is better" if scale.higher_is_better else "lower is better"
+    return f"scores can be {low:g} to {high:g} ({direction}), those of the file are {found[0]:.4g} to {found[1]:.4g}"
 
 
 def list_paths(paths: Sequence[str], end: str) -> None:

@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_and_its_rows_are_those_of_one_machine(
     assert f"; {left} had a row already" in told
     assert f"with a fast score from {float(cascade[-2]):g} to {float(cascade[-1]):g} went to" in told
     assert "times as fast as that model alone" in told
-    expected, rows = read_table(local), read_table(parts)
+    expected, rows = list(read_table(local)), list(read_table(parts))
     failed = sum(row["error"] is not None for row in expected)
     print(f"{len(expected)} rows of one machine, {failed} failed; by Ray {left} and then {len(rows) - left}")  # noqa: T201
     assert len(expected) == 10 + 1 + 1 + 6 + 6 + 41 + 9 + (10 + 1 + 1 + 1 + 6 + 41 + 1)
@@ -150,7 +150,7 @@ def test_runs_killed_at_twenty_random_moments_leave_every_input_once(model, tmp_
     left = kill_runs(20, parts, str(album), "-m", model)
     assert 0 < left[-1] < 3000
     assert score(model, str(album), "-o", f"{parts}/", "--engine", "ray", "--resume") == 0
-    rows = read_table(parts)
+    rows = list(read_table(parts))
     failed = sum(row["score"] is None for row in rows)
     print(f"{len(rows)} rows at the end, {failed} failed")  # noqa: T201
     paths = Counter(row["path"] for row in rows)

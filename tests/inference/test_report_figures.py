@@ -110,7 +110,16 @@ def test_labels_of_other_pictures_are_an_error():
 
 
 @pytest.mark.parametrize(
-    "values", [[5.0], [3.0, 3.0, 3.0], [0.0, 0.0], [-2.0, 7.5], list(np.random.default_rng(0).normal(size=5000))]
+    "values",
+    [
+        [5.0],
+        [3.0, 3.0, 3.0],
+        [0.0, 0.0],
+        [-2.0, 7.5],
+        [1.2] * 30,  # 6 · 0.2 is 1.2000000000000002
+        [4.6, 6.18],
+        list(np.random.default_rng(0).normal(size=5000)),
+    ],
 )
 def test_histogram_counts_every_value_in_bins_of_round_width(values):
     found = histogram(np.array(values))

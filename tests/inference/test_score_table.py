@@ -92,7 +92,7 @@ def test_what_is_no_number_is_left_out(value):
 def test_every_name_survives_every_format(tmp_path, ending):
     path = tmp_path / f"scores{ending}"
     write(path, dict.fromkeys(NAMES, RECORD) | {"broken.jpg": FAILED})
-    rows = read_table(path)
+    rows = list(read_table(path))
     assert [as_path(row["path"]) for row in rows] == [*NAMES, "broken.jpg"]
     assert rows[-1]["error"] == FAILED["error"]
     assert rows[-1]["score"] is None
@@ -173,7 +173,7 @@ def test_symbolic_link_to_the_table_stays_a_link(tmp_path):
     (tmp_path / "link.csv").symlink_to("real.csv")
     write(check_output(tmp_path / "link.csv"), {"a.jpg": RECORD})
     assert (tmp_path / "link.csv").is_symlink()
-    assert len(read_table(tmp_path / "real.csv")) == 1
+    assert len(list(read_table(tmp_path / "real.csv"))) == 1
 
 
 @pytest.mark.parametrize("name", ["scores", "scores.txt", "scores.csv.gz", ".csv"])
@@ -215,7 +215,7 @@ def test_check_leaves_nothing_behind_and_the_old_file_alone(tmp_path):
     assert (tmp_path / "scores.csv").read_text() == "old"
 
 
-@pytest.mark.parametrize("use", [check_output, read_table])
+@pytest.mark.parametrize("use", [check_output, lambda path: list(read_table(path))])
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch, use):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # what an import finds where it is not installed
     with pytest.raises(ImportError, match=r"pip install 'roc4mllm\[data\]'"):
@@ -252,7 +252,7 @@ def test_table_of_pandas_is_read_as_ours(tmp_path):
 def test_what_is_no_table_is_refused_with_the_place(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=reason):
-        read_table(tmp_path / name)
+        list(read_table(tmp_path / name))
 
 
 def test_broken_bytes_of_a_name_come_back(tmp_path):

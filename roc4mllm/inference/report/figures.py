@@ -169,13 +169,14 @@ def ticks(low: float, high: float, pieces: int) -> list[float]:
     """Round numbers from at most `low` to at least `high`, `pieces` + 2 steps at most."""
     step = nice_step(high - low if high > low else max(abs(low), 1.0), pieces)
     first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
-    return [float(place * step) for place in np.arange(first, max(last, first + 1) + 1)]
+    places = np.arange(first, max(last, first + 1) + 1)
+    return [float(f"{place * step:.12g}") for place in places]  # 7 · 0.2 is 1.4000000000000001: 1.4 would lie below
 
 
 def histogram(values: Array) -> Histogram:
     """Values of shape `(n,)`, at least one, in bins of round width: about the root of n, from 8 to 40."""
     edges = ticks(float(values.min()), float(values.max()), int(np.clip(np.sqrt(len(values)) * 1.5, 8, 40)))
-    counts, _ = np.histogram(values, np.array(edges))
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), np.array(edges))  # a value may lie 1e-9 outside
     return Histogram(edges, counts.tolist(), float(values.mean()), float(np.median(values)))
 
 

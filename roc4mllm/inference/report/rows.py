@@ -87,14 +87,13 @@ class Scores:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def collect_scores(tables: Iterable[Sequence[Row]]) -> Scores:
+def collect_scores(tables: Iterable[Iterable[Row]]) -> Scores:
     """
     Sort the rows of tables by scale.
 
     Args:
-        tables (iterable of lists of `dict`):
-            What `read_table` returned for each file; they are taken one after the other, so that a generator needs the
-            memory of one.
+        tables (iterable of iterables of `dict`):
+            What `read_table` returned for each file; a row is let go of when it was taken up.
 
     Returns:
         [`Scores`]
@@ -102,30 +101,68 @@ def collect_scores(tables: Iterable[Sequence[Row]]) -> Scores:
     Raises:
         ValueError: If a score, range, std or label is not a number, or there is no row at all.
     """
-    scores, versions, before = Scores(), set(), 0
+    scores, versions, number = Scores(), set(), 0
     for rows in tables:
-        attributes = attribute_columns(rows)
+        numbers = NumberColumns()
+        first = number + 1
         for count, row in enumerate(rows, start=1):
-            add_row(scores, row, before + count, f"row {count}", attributes)
+            number += 1
+            numbers.add(row)
+            add_row(scores, row, number, f"row {count}")
             versions |= {str(row["version"])} if row.get("version") else set()
-        before += len(rows)
-    if not before:
+        keep_attributes(scores, numbers.attributes(), first)
+    if not number:
         raise ValueError("there is nothing to report: the table has no rows")
     scores.versions = sorted(versions)
     return scores
 
 
-def add_row(scores: Scores, row: Row, number: int, where: str, attributes: Sequence[str]) -> None:
-    """Take up one row; `where` names it in messages."""
+def add_row(scores: Scores, row: Row, number: int, where: str) -> None:
+    """Take up one row, with every further column that holds a number there; `where` names it in messages."""
     names = ("score", "std", LABEL, GENERAL_SCORE)
     score, std, label, general = (as_number(row.get(name), f"{where}, {name}") for name in names)
     path, error, model = str(row["path"]), row.get("error"), row.get("model")
     if score is None or error is not None:
         scores.failures.append(FailedPicture(number, path, str(error or "no score"), model and str(model)))
         return
-    values = {name: value for name in attributes if (value := number_or_none(row.get(name))) is not None}
+    numbers = {name: number_or_none(row[name]) for name in row if name not in NO_ATTRIBUTES}
+    values = {name: value for name, value in numbers.items() if value is not None}
     picture = ScoredPicture(number, path, score, std, values, label, general, levels_of(row.get("distribution")))
     scores.pictures.setdefault(scale_of(row, where), []).append(picture)
+
+
+class NumberColumns:
+    """Which columns beyond those of every table hold nothing but numbers; `score --alias` repeats the score in one."""
+
+    def __init__(self) -> None:
+        self.differing: dict[str, bool] = {}  # whether a column is more than the score again; in their order
+        self.texts: set[str] = set()
+
+    def add(self, row: Row) -> None:
+        """Take note of a row."""
+        score = number_or_none(row.get("score"))
+        for name, value in row.items():
+            if name in NO_ATTRIBUTES:
+                continue
+            self.differing.setdefault(name, False)
+            if value is not None:
+                number = number_or_none(value)
+                self.differing[name] |= number != score
+                if number is None:
+                    self.texts.add(name)
+
+    def attributes(self) -> list[str]:
+        """Their names."""
+        return [name for name, differs in self.differing.items() if differs and name not in self.texts]
+
+
+def keep_attributes(scores: Scores, attributes: Sequence[str], first: int) -> None:
+    """Drop other columns of the rows from number `first` on."""
+    for group in scores.pictures.values():
+        for picture in group:
+            if picture.number >= first:
+                known = picture.attributes
+                picture.attributes = {name: known[name] for name in attributes if name in known}
 
 
 def number_or_none(value: Any) -> float | None:
@@ -141,23 +178,6 @@ def levels_of(distribution: Any) -> list[float] | None:
     values = [number_or_none(value) for value in distribution] if isinstance(distribution, list) else []
     known = [value for value in values if value is not None and value >= 0]
     return known if len(known) == len(values) > 1 and sum(known) > 0 else None
-
-
-def attribute_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns of numbers beyond those of every table; `score --alias` writes one that repeats the score."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in NO_ATTRIBUTES)
-    return [name for name in names if holds_numbers(rows, name) and any(differs(row, name) for row in rows)]
-
-
-def holds_numbers(rows: Sequence[Row], name: str) -> bool:
-    """Whether every known cell of a column is a number, and one is known."""
-    known = [row[name] for row in rows if row.get(name) is not None]
-    return bool(known) and all(number_or_none(value) is not None for value in known)
-
-
-def differs(row: Row, name: str) -> bool:
-    """Whether a cell is not just the score again."""
-    return row.get(name) is not None and number_or_none(row[name]) != number_or_none(row.get("score"))
 
 
 # Labels --------------------------------------------------------------------------------------------------------------

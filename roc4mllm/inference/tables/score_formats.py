@@ -287,6 +287,7 @@ FORMATS: dict[str, type[CSVWriter] | type[JSONLinesWriter] | type[ParquetPartsWr
 
 __all__ = [
     "FORMATS",
+    "ROWS_READ",
     "Check",
     "FoundRows",
     "Origin",

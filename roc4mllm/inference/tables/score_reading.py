@@ -4,16 +4,16 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .score_formats import parquet_parts
+from .score_formats import ROWS_READ, parquet_parts
 from .score_table import Row
 from .score_writing import UNFINISHED, check_format
 
 
-def read_table(path: str | os.PathLike[str]) -> list[Row]:
+def read_table(path: str | os.PathLike[str]) -> Iterator[Row]:
     """
     Read a table that `score` wrote, or one of another tool that has a column `path`.
 
@@ -21,8 +21,9 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
         path (`str` or path):
             A .csv, .jsonl or .parquet file, or a folder of Parquet parts.
 
-    Returns:
-        `list[dict]`: the rows, with None for what is empty or NaN. Values of a CSV are texts.
+    Yields:
+        `dict`: a row, with None for what is empty or NaN; values of a CSV are texts. No more than some thousand rows
+        are held at once.
 
     Raises:
         ValueError: If the ending names no format, the content does not fit it, or a row has no path.
@@ -35,13 +36,13 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
     formats = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
     read = _read_parts if file.is_dir() else formats[check_format(file)]
     try:
-        rows = [{name: _known(value) for name, value in row.items()} for row in read(file)]
+        for count, row in enumerate(read(file), start=1):
+            known = {name: _known(value) for name, value in row.items()}
+            if known.get("path") is None:
+                raise ValueError(f"{file}, row {count} has no path; its columns are {', '.join(map(str, row))}")
+            yield known
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not a {file.suffix} file: {error}") from error
-    for count, row in enumerate(rows, start=1):
-        if row.get("path") is None:
-            raise ValueError(f"{file}, row {count} has no path; its columns are {', '.join(map(str, row))}")
-    return rows
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -64,15 +65,16 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _read_parquet(path: Path) -> Iterable[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
-        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_READ):
+                yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is not a .parquet file: {error}") from error
-    return rows
 
 
 def _read_parts(folder: Path) -> Iterator[Row]:
