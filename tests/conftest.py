@@ -2,10 +2,17 @@
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Nothing of a test stays in the user's cache, and of several processes that test none reads code that another one writes.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="roc4mllm-tests-")
+for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(name, None)
 
 # Read when torch, transformers and huggingface_hub are first imported, and inherited by every child process of a test.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads are s
 pytest.register_assert_rewrite("common_tests")  # its asserts explain themselves as those of a test file do
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tiny import photo, scorer_parts
 from roc4mllm.cli import progress as progress_module
 from roc4mllm.cli.progress import Progress
 from roc4mllm.inference import freed_memory
+from roc4mllm.inference.folder_revision import folder_revision
 from roc4mllm.inference.tables.score_reading import read_table
 from roc4mllm_cli import main
 
@@ -154,7 +155,7 @@ def test_options_that_do_not_fit(capsys, arguments, reason):
 
 def test_resuming_scores_what_is_missing(model, capsys):
     assert main(["score", *NAMES[:3], "-m", model, "-o", "s.csv"]) == 0
-    first = read_table("s.csv")
+    first = list(read_table("s.csv"))
     capsys.readouterr()
     assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0
     assert "3 of 3 scored, 0 failed; 3 had a row already; written to s.csv" in capsys.readouterr().err
@@ -162,7 +163,7 @@ def test_resuming_scores_what_is_missing(model, capsys):
     assert rows[:3] == first
     assert [row["path"] for row in rows] == NAMES
     assert main(["score", "album", "-m", model, "-o", "s.csv", "--resume"]) == 0
-    assert read_table("s.csv") == rows
+    assert list(read_table("s.csv")) == rows
 
 
 def test_rows_of_an_interrupted_run_are_pointed_to(model, capsys):
@@ -182,14 +183,19 @@ def test_resuming_with_another_model_is_refused(model, fast, capsys):
     assert sorted(os.listdir()) == ["album", "s.csv"]
 
 
+def train_on(folder: str) -> None:
+    """As a training would, change the weights and nothing else."""
+    file = Path(folder, "model.safetensors")
+    weights = load_file(file)
+    weights["score_head.weight"] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+
+
 def test_a_model_that_was_trained_on_is_another_one(model, capsys, tmp_path):
     """Its folder has the same name."""
     assert main(["score", *NAMES[:3], "-m", model, "-o", "s.csv"]) == 0
-    trained = shutil.copytree(model, tmp_path / "again" / "slow")
-    weights = load_file(trained / "model.safetensors")
-    weights["score_head.weight"] += 1e-3
-    save_file(weights, trained / "model.safetensors", metadata={"format": "pt"})
-    trained = str(trained)
+    trained = shutil.copytree(model, str(tmp_path / "again" / "slow"))
+    train_on(trained)
     told = error_of(capsys, "album", "-m", trained, "-o", "s.csv", "--resume")
     assert re.search(r"model, version or range \(aesthetics, slow, sha256:\w{16}, .* than this run's", told)
     assert main(["score", "album", "-m", trained, "-o", "t.csv"]) == 0
@@ -202,7 +208,7 @@ def test_resuming_another_attribute_is_refused(model, capsys):
     told = error_of(capsys, "album", "-m", model, "-o", "s.csv", "--resume", "--attributes", "aesthetics")
     assert "(color, slow, " in told
     assert "(aesthetics, slow, " in told
-    assert len(read_table("s.csv")) == 2
+    assert len(list(read_table("s.csv"))) == 2
 
 
 def test_resuming_needs_a_file(capsys):
@@ -254,7 +260,7 @@ def test_a_cascade(model, fast, capsys):
         assert row["model"] == ("slow" if inside else "fast")
         assert (row["score_max"], row["color"] is None) == (("10.0", False) if inside else ("1.0", True))
         assert float(row["fast_score"]) == pytest.approx(alone[row["path"]], abs=1e-5)
-        assert row["fast_model"] == "fast"
+        assert (row["fast_model"], row["fast_revision"]) == ("fast", folder_revision(fast))
     assert main(["score", "album", "-m", model, "-o", "both.csv", "--resume", *band]) == 0
     assert "mixes scores that cannot be compared" in _filter_error(capsys)
 
@@ -276,6 +282,18 @@ def test_resuming_with_another_band_is_refused(model, fast, capsys, name):
         assert "resume with the same band" in told
     assert main([*run, ends[1], ends[3]]) == 0
     assert Path(name).read_bytes() == before
+
+
+def test_resuming_with_a_fast_model_that_was_changed_is_refused(model, fast, tmp_path, capsys):
+    fast = shutil.copytree(fast, str(tmp_path / "again" / "fast"))
+    run = ["score", "album", "-m", model, "-o", "s.csv", "--cascade", fast, "--band", "0", "1", "--resume"]
+    assert main(run) == 0
+    assert {row["model"] for row in read_table("s.csv")} == {"slow"}  # whose revision is the same
+    assert main(run) == 0
+    train_on(fast)
+    capsys.readouterr()
+    assert main(run) == 2
+    assert "the rows so far are of another attribute, model" in capsys.readouterr().err
 
 
 def _filter_error(capsys: pytest.CaptureFixture) -> str:
@@ -342,7 +360,7 @@ def test_pictures_whose_names_begin_as_the_table_are_scored(model, here):
         photo(1).save(here / name)
     for output in ("photo/", "s.csv"):
         assert main(["score", "photo1.png", "s.csv.png", "s.partial.png", "-m", model, "-o", output]) == 0
-        assert len(read_table(here / output)) == 3
+        assert len(list(read_table(here / output))) == 3
     assert main(["score", *sorted(map(str, here.glob("s.*"))), "-m", model, "-o", "s.csv", "--resume"]) == 0
     assert {row["path"] for row in read_table(here / "s.csv")} >= {str(here / "s.csv.png"), "s.csv.png"}
     assert str(here / "s.csv") not in {row["path"] for row in read_table(here / "s.csv")}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..inference.bulk_scoring import remaining, score_inputs
-from ..inference.cascade import Cascade
+from ..inference.cascade import Cascade, beside
 from ..inference.image_aesthetics_scorer import ImageAestheticsScorer
 from ..inference.inputs.dataset_inputs import DatasetInputs
 from ..inference.inputs.expansion import STDIN, count_inputs, expand_inputs
@@ -220,8 +220,8 @@ class Job:
             scorer.postprocess({"error": "none"}, attributes=names)
             for scorer, names in zip(scorers, asked, strict=True)
         ]
-        beside = {"fast_score": None, "fast_model": records[0]["model"]} if cascade else {}
-        return {origin_of(make_row("", record | beside, self.attributes)) for record in records}
+        told = beside(records[0]) if cascade else {}
+        return {origin_of(make_row("", record | told, self.attributes)) for record in records}
 
     def summary(self) -> str:
         """What was done."""

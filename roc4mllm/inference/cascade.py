@@ -34,9 +34,9 @@ class Cascade:
     """
     A scorer of two stages.
 
-    Its records are those of the scorer that decided, whose range and name they hold; `fast_score` and `fast_model`
-    stand in all of them. Those outside the band come at once, unless one inside stands before them: the slow scorer
-    gets several at a time.
+    Its records are those of the scorer that decided, whose range and name they hold; `fast_score`, `fast_model` and
+    `fast_revision` stand in all of them. Those outside the band come at once, unless one inside stands before them: the
+    slow scorer gets several at a time.
 
     Args:
         fast ([`ImageAestheticsPipeline`]): Scores every picture.
@@ -114,7 +114,7 @@ class Cascade:
     def _fast_records(self, sources: Iterable[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for record in self.fast(sources, **options):
             self.counts["fast"] += record["score"] is not None
-            yield record | {"fast_score": record["score"], "fast_model": record["model"]}
+            yield record | beside(record)
 
     def _settle(self, waiting: list[dict[str, Any]], chosen: dict[int, Any], batch_size: int) -> list[dict[str, Any]]:
         """All that waits, with the slow scorer's records of those in the band; nothing waits then."""
@@ -181,6 +181,11 @@ class Cascade:
             )
 
 
+def beside(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of the fast scorer tells beside the score that stands in the end: `CASCADE_COLUMNS`."""
+    return {f"fast_{name}": record[name] for name in ("score", "model", "revision")}
+
+
 def timed(scorer: Any) -> Any:
     """The same scorer, whose forward passes are timed: they end with the results on the CPU."""
     scorer = copy.copy(scorer)
@@ -198,4 +203,4 @@ def check_band(fast: Any, attribute: str, band: tuple[float, float]) -> None:
         )
 
 
-__all__ = ["Cascade"]
+__all__ = ["Cascade", "beside"]

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .path_counts import PathCounts
-from .score_table import CASCADE_COLUMNS, JSON_ONLY, ORIGIN_COLUMNS, TEXT_COLUMNS, Row
+from .score_table import CASCADE_ORIGIN, JSON_ONLY, ORIGIN_COLUMNS, TEXT_COLUMNS, Row
 
 Check = Callable[[Row], object]  # raises a ValueError at a row that does not fit
 Origin = tuple[str | None, ...]
-ORIGIN_CELLS = (*ORIGIN_COLUMNS[:-1], CASCADE_COLUMNS[-1], "score_min", "score_max")
+ORIGIN_CELLS = (*ORIGIN_COLUMNS[:-1], *CASCADE_ORIGIN, "score_min", "score_max")
 PART = re.compile(r"part-\d{5,}\.parquet")
 ROWS_READ = 4096  # of a Parquet file at once
 
@@ -50,7 +50,7 @@ class FoundRows:
 
 
 def origin_of(row: Row) -> Origin:
-    """Whose score of what a row holds: attribute, model, revision, version, fast model of a cascade, range."""
+    """Whose score of what a row holds: attribute, model, revision, version, fast model of a cascade and its, range."""
     *names, low, high = (row.get(name) for name in ORIGIN_CELLS)
     ends = (low, high)  # texts in CSV
     return (*(name or None for name in names), *(None if end in (None, "") else f"{float(end):g}" for end in ends))

@@ -115,7 +115,7 @@ def scale_of(row: Row, where: str) -> Scale:
     """The scale of a row, which `where` names in messages."""
     model, revision = (None if row.get(name) is None else str(row[name]) for name in ("model", "revision"))
     if row.get("fast_model"):  # of two models that were put together, which make one scale if they share a range
-        model, revision = f"cascade on {row['fast_model']}", None
+        model, revision = f"cascade on {row['fast_model']}", row.get("fast_revision")
     low, high = (as_number(row.get(name), f"{where}, {name}") for name in ("score_min", "score_max"))
     if low is None or high is None or low >= high:
         low = high = None

@@ -15,8 +15,9 @@ from typing import Any
 SCORE_COLUMNS = ("path", "score", "normalized", "std", "score_min", "score_max")
 GENERAL_SCORE = "general_score"  # the model's own, beside that of a personal taste
 ORIGIN_COLUMNS = ("attribute", "model", "revision", "version", "error")  # the attribute is whose score `score` is
-CASCADE_COLUMNS = ("fast_score", "fast_model")  # of the model that decided which pictures the other one sees
-TEXT_COLUMNS = ("path", "fast_model", *ORIGIN_COLUMNS)
+CASCADE_ORIGIN = ("fast_model", "fast_revision")  # of the model that decided which pictures the other one sees
+CASCADE_COLUMNS = ("fast_score", *CASCADE_ORIGIN)
+TEXT_COLUMNS = ("path", *CASCADE_ORIGIN, *ORIGIN_COLUMNS)
 JSON_ONLY = ("higher_is_better", "distribution", "attribute_ranges")  # what a JSON line tells beyond the columns
 
 Row = dict[str, Any]
@@ -82,7 +83,7 @@ def make_row(path: str, record: Mapping[str, Any], attributes: Sequence[str], al
     row = {"path": path, "score": score, "normalized": _finite(record["normalized"]), "std": _finite(record["std"])}
     row |= {"score_min": low, "score_max": high}
     row |= {name: _finite(record[name]) for name in (GENERAL_SCORE, "fast_score") if name in record}
-    row |= {name: record[name] for name in ("fast_model",) if name in record}
+    row |= {name: record[name] for name in CASCADE_ORIGIN if name in record}
     if alias:
         row[alias] = score
     row |= {attribute_column(name): _finite(values.get(name)) for name in attributes[1:]}
