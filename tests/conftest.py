@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Nothing of a test stays in the user's cache, and of several processes that test none reads code that another one writes.
+# Nothing of a test stays in the user's cache, and of several processes none reads code that another one is writing.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="roc4mllm-tests-")
 for name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE"):
     os.environ.pop(name, None)

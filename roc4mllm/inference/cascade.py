@@ -35,8 +35,8 @@ class Cascade:
     A scorer of two stages.
 
     Its records are those of the scorer that decided, whose range and name they hold; `fast_score`, `fast_model` and
-    `fast_revision` stand in all of them. Those outside the band come at once, unless one inside stands before them: the
-    slow scorer gets several at a time.
+    `fast_revision` stand in all of them. Those outside the band come at once, unless one inside stands before them:
+    the slow scorer gets several at a time.
 
     Args:
         fast ([`ImageAestheticsPipeline`]): Scores every picture.
