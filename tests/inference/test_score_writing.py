@@ -55,7 +55,7 @@ def test_rows_so_far_are_kept_and_the_rest_is_added(tmp_path, name):
     interrupted(tmp_path / name, ["a.jpg", "bad.jpg"])
     with TableFile(tmp_path / name, COLUMNS, resume=True) as table:
         assert [table.found.paths.take(path) for path in ("a.jpg", "bad.jpg", "a.jpg")] == [True, True, False]
-        assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None, "1", "10")}
+        assert table.found.origins == {("aesthetics", "someone/scorer", None, "0.1.0", None, None, "1", "10")}
         table.write(row("c.jpg"))
     assert names_in(tmp_path / name) == ["a.jpg", "bad.jpg", "c.jpg"]
     assert os.listdir(tmp_path) == [name]
