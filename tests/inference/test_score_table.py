@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from roc4mllm.inference.tables.score_reading import read_table
+from roc4mllm.inference.tables.score_reading import as_number, read_table
 from roc4mllm.inference.tables.score_table import as_path, attribute_column, encodable, make_row, shown, table_columns
 from roc4mllm.inference.tables.score_writing import TableFile, check_output
 
@@ -243,16 +243,39 @@ def test_table_of_pandas_is_read_as_ours(tmp_path):
         ("a.csv", b"", "is empty"),
         ("a.csv", b"name,score\na.jpg,5\n", "row 1 has no path; its columns are name, score"),
         ("a.csv", b"path,score\na.jpg,5\n,6\n", "row 2 has no path"),
+        ("a.csv", b"path;score\na.jpg;5,1\n", "columns are path;score \\(a .csv file has commas"),
+        ("a.csv", b'path,score\n"a.jpg,5\nb.jpg,6\n', "behind line 1: unexpected end of data"),
         ("a.jsonl", b'{"path": "a.jpg"}\n{"path": \n', "line 2: expected a JSON object"),
         ("a.jsonl", b'["a.jpg"]\n', "line 1: expected a JSON object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: expected a JSON object"),
         ("a.parquet", b"PAR1", "not a .parquet file"),
         ("a.txt", b"path,score", "ends in .csv"),
+        ("scores", b"path,score\na.jpg,5\n", "cannot tell the format of .*scores': expected a .csv"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_place(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=reason):
         list(read_table(tmp_path / name))
+
+
+def test_json_lines_of_other_tools_may_have_a_mark_and_empty_lines(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\ufeff{"path": "a.jpg", "score": 1}\n\n{"path": "b.jpg", "score": 2}\n \n')
+    assert [row["path"] for row in read_table(tmp_path / "a.jsonl")] == ["a.jpg", "b.jpg"]
+
+
+def test_a_folder_without_parts_is_no_table(tmp_path):
+    (tmp_path / "part-0-of-1.parquet").touch()
+    with pytest.raises(ValueError, match=r"holds no parts of a table \(part-00000"):
+        list(read_table(tmp_path))
+    (tmp_path / "unfinished").touch()  # a run that has just begun
+    assert list(read_table(tmp_path)) == []
+
+
+@pytest.mark.parametrize("value", [10**400, "1" * 400, 1e300, float("inf"), "-inf", "nan"])
+def test_what_no_sum_can_hold_is_no_number(value):
+    assert as_number(value, "") is None
+    assert as_number("-1e99", "") == -1e99
 
 
 def test_broken_bytes_of_a_name_come_back(tmp_path):

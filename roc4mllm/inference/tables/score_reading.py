@@ -12,6 +12,8 @@ from .score_formats import ROWS_READ, parquet_parts
 from .score_table import Row
 from .score_writing import UNFINISHED, check_format
 
+LARGEST = 1e100  # far beyond any score, and its square is still a number
+
 
 def read_table(path: str | os.PathLike[str]) -> Iterator[Row]:
     """
@@ -31,34 +33,44 @@ def read_table(path: str | os.PathLike[str]) -> Iterator[Row]:
         OSError: If the file cannot be read.
     """
     file = Path(path)
-    if not file.suffix and not file.exists():
-        raise FileNotFoundError(f"there is no table {str(file)!r}: expected a file, or a folder of Parquet parts")
+    if not file.suffix and not file.is_dir():
+        expected = "expected a .csv, .jsonl or .parquet file, or a folder of Parquet parts"
+        if file.exists():
+            raise ValueError(f"cannot tell the format of {str(file)!r}: {expected}")
+        raise FileNotFoundError(f"there is no table {str(file)!r}: {expected}")
     formats = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
     read = _read_parts if file.is_dir() else formats[check_format(file)]
     try:
         for count, row in enumerate(read(file), start=1):
             known = {name: _known(value) for name, value in row.items()}
             if known.get("path") is None:
-                raise ValueError(f"{file}, row {count} has no path; its columns are {', '.join(map(str, row))}")
+                hint = " (a .csv file has commas between them)" if any(set(name) & {";", "\t"} for name in row) else ""
+                listed = ", ".join(filter(None, row))
+                raise ValueError(f"{file}, row {count} has no path; its columns are {listed}{hint}")
             yield known
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a {file.suffix} file: {error}") from error
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: Excel puts a byte order mark in front
-        reader = csv.DictReader(file, restkey="")
-        if reader.fieldnames is None:
-            raise ValueError(f"{path} is empty: expected a first line that names the columns")
-        yield from reader
+        reader = csv.DictReader(file, restkey="", strict=True)  # else all rows behind a stray quote are one cell
+        try:
+            if reader.fieldnames is None:
+                raise ValueError(f"{path} is empty: expected a first line that names the columns")
+            yield from reader
+        except csv.Error as error:
+            raise ValueError(f"{path} is not a .csv file behind line {reader.line_num}: {error}") from error
 
 
 def _read_json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for count, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {count}: expected a JSON object, got {line.strip()[:60]!r}")
@@ -73,12 +85,15 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_READ):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
+    except pyarrow.ArrowException as error:
         raise ValueError(f"{path} is not a .parquet file: {error}") from error
 
 
 def _read_parts(folder: Path) -> Iterator[Row]:
-    for part in parquet_parts(folder):
+    parts = parquet_parts(folder)
+    if not parts and not is_unfinished(folder):
+        raise ValueError(f"the folder {str(folder)!r} holds no parts of a table (part-00000.parquet, …): name a file")
+    for part in parts:
         yield from _read_parquet(part)
 
 
@@ -124,7 +139,7 @@ def scale_of(row: Row, where: str) -> Scale:
 
 def as_number(value: Any, where: str) -> float | None:
     """
-    The finite number that a cell holds; None for an empty one.
+    The number that a cell holds; None for an empty one, NaN, and what is beyond ±1e100: no sum or square overflows.
 
     Raises:
         ValueError: If it holds something else.
@@ -133,9 +148,11 @@ def as_number(value: Any, where: str) -> float | None:
         return None
     try:
         number = float(value)  # a text in CSV, else whatever the file holds
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
     except (TypeError, ValueError):
         raise ValueError(f"{where}: expected a number, got {value!r}") from None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None  # of NaN False
 
 
 __all__ = ["Scale", "as_number", "is_unfinished", "read_table", "scale_of"]
