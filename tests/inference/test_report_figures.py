@@ -11,6 +11,7 @@ from roc4mllm.inference.report.figures import (
     histogram,
     reason_of,
 )
+from roc4mllm.inference.report.markup import number
 from roc4mllm.inference.report.rows import FailedPicture, ScoredPicture, add_labels, collect_scores
 from roc4mllm.inference.tables.score_reading import Scale
 
@@ -66,11 +67,12 @@ def test_attributes_are_the_columns_of_numbers_that_do_not_repeat_the_score():
     rows = [
         row("a", "5.0", light="0.5", note="dark", alias="5.0", label="4.5", half=None, distribution=[0.2, 0.8]),
         row("b", "3.0", light="0.1", note="7", alias="3.0", label=None, half="2", distribution="torn"),
+        row("c", "2.0", light="nan", note="8", alias="2.0", half=10**400),
     ]
     (group,) = collect_scores([rows]).pictures.values()
-    assert [picture.attributes for picture in group] == [{"light": 0.5}, {"light": 0.1, "half": 2.0}]
-    assert [picture.label for picture in group] == [4.5, None]
-    assert [picture.distribution for picture in group] == [[0.2, 0.8], None]
+    assert [picture.attributes for picture in group] == [{"light": 0.5}, {"light": 0.1, "half": 2.0}, {}]
+    assert [picture.label for picture in group] == [4.5, None, None]
+    assert [picture.distribution for picture in group] == [[0.2, 0.8], None, None]
 
 
 @pytest.mark.parametrize("name", ["score", "std", "label", "score_min"])
@@ -118,6 +120,11 @@ def test_labels_of_other_pictures_are_an_error():
         [-2.0, 7.5],
         [1.2] * 30,  # 6 · 0.2 is 1.2000000000000002
         [4.6, 6.18],
+        [0.3, 0.1 + 0.2],
+        [1e6, 1e6 + 1e-6],
+        [1.2, 1.2 - 1e-9, 1.2 + 1e-9],
+        [-1e100, 1e100],
+        [0.0, 5e-324],
         list(np.random.default_rng(0).normal(size=5000)),
     ],
 )
@@ -173,6 +180,26 @@ def test_planted_outliers_are_found_and_nothing_else():
     assert [outlier.picture.number for outlier in figures.uncertain] == [7]
     assert [outlier.picture.number for outlier in figures.disagreeing] == [40]
     assert "above what the score suggests" in figures.disagreeing[0].reason
+
+
+def test_rounding_of_an_attribute_in_other_units_of_the_score_does_not_stand_out():
+    group = pictures(300, percent=np.linspace(1, 7, 300) * 1e6 / 7)
+    assert figures_of(SCALE, group, {}).disagreeing == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3.6134, "3.613"),
+        (-57.361, "-57.36"),
+        (1243.4, "1243"),
+        (0.000123, "0.000123"),
+        (1e100, "1e+100"),
+        (-1e-17, "0"),
+    ],
+)
+def test_a_number_is_short_and_is_never_rounded_to_nothing(value, expected):
+    assert number(value) == expected
 
 
 def test_agreement_uses_the_measures_given_and_leaves_out_the_error_of_other_units():

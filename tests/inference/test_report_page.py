@@ -292,8 +292,10 @@ def test_charts_count_all_rows_where_the_table_lists_some(tmp_path):
         [row("gone.jpg", None)],
         [{"path": "a.jpg", "score": "4"}, {"path": "b.jpg", "score": "4"}],
         many(40, light=1.0, label=4.0),
+        [row("a.jpg", 0.3, std=1.2), row("b.jpg", 0.1 + 0.2, std=1.2 + 1e-15)],
+        [row(f"{n}.jpg", (-1) ** n * 1e99, std=1e-9, light=n * 1e90, label=-1e99) for n in range(30)],
     ],
-    ids=["one picture", "failures only", "foreign table", "nothing varies"],
+    ids=["one picture", "failures only", "foreign table", "nothing varies", "rounding", "huge"],
 )
 def test_poor_tables_make_whole_pages(tmp_path, rows):
     page = report(tmp_path, rows, measures={"SRCC": lambda x, y: float("nan")})

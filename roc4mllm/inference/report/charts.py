@@ -17,8 +17,8 @@ Point = tuple[float, float, str]  # x, y and a tooltip
 
 
 def round_number(value: float) -> str:
-    """The number of a tick, without the rounding error of its sum."""
-    return f"{round(value, 9):.6g}".replace("-", "−")
+    """The number of a tick, whose digits tell it from its neighbours."""
+    return f"{value:.12g}".replace("-", "−")
 
 
 def histogram_chart(histogram: Histogram, axis: str, unit: str = "pictures") -> str:

@@ -167,7 +167,8 @@ def nice_step(span: float, pieces: int) -> float:
 
 def ticks(low: float, high: float, pieces: int) -> list[float]:
     """Round numbers from at most `low` to at least `high`, `pieces` + 2 steps at most."""
-    step = nice_step(high - low if high > low else max(abs(low), 1.0), pieces)
+    varies = high - low > 1e-8 * max(abs(low), abs(high), 1e-90)  # else 12 digits would not tell the ticks apart
+    step = nice_step(high - low if varies else max(abs(low), 1.0), pieces)
     first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
     places = np.arange(first, max(last, first + 1) + 1)
     return [float(f"{place * step:.12g}") for place in places]  # 7 · 0.2 is 1.4000000000000001: 1.4 would lie below
@@ -213,11 +214,11 @@ def mean_ranks(values: Array) -> Array:
 # What stands out -----------------------------------------------------------------------------------------------------
 
 
-def robust_z(values: Array) -> Array:
-    """Modified z-scores of shape `(n,)`; 0 where more than half of the values are the same."""
+def robust_z(values: Array, size: float) -> Array:
+    """Modified z-scores of shape `(n,)`; 0 where most are the same, but for rounding of such sizes."""
     distance = values - np.median(values)
     deviation = np.median(np.abs(distance))
-    return np.zeros_like(values) if deviation < 1e-12 else np.asarray(0.6745 * distance / deviation)
+    return np.zeros_like(values) if deviation <= 1e-12 * size else np.asarray(0.6745 * distance / deviation)
 
 
 def find_uncertain(ranked: Sequence[ScoredPicture]) -> list[Outlier]:
@@ -225,7 +226,8 @@ def find_uncertain(ranked: Sequence[ScoredPicture]) -> list[Outlier]:
     known = [picture for picture in ranked if picture.std is not None]
     if len(known) < FEWEST_FOR_OUTLIERS:
         return []
-    z = robust_z(np.array([picture.std for picture in known], dtype=float))
+    stds = np.array([picture.std for picture in known], dtype=float)
+    z = robust_z(stds, np.abs(stds).max())
     order = [place for place in np.argsort(-z, kind="stable")[:MOST_OUTLIERS] if z[place] > Z_LIMIT]
     return [Outlier(known[place], f"std {known[place].std:.3g} (z {z[place]:.1f})") for place in order]
 
@@ -243,7 +245,7 @@ def find_disagreeing(ranked: Sequence[ScoredPicture], attributes: Sequence[str])
             (scores - scores.mean()) @ (scores - scores.mean())
         )
         rest = values - values.mean() - slope * (scores - scores.mean())
-        z = robust_z(rest)
+        z = robust_z(rest, np.abs(values).max())
         for place in np.argsort(-np.abs(z), kind="stable")[:MOST_OUTLIERS]:
             strength, picture = float(abs(z[place])), known[place]
             if strength > max(Z_LIMIT, found.get(picture.number, (0.0,))[0]):

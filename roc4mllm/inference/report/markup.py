@@ -15,9 +15,12 @@ def escaped(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """A number of four digits at most: 3.613, 57.36, 1243."""
-    digits = 3 - math.floor(math.log10(abs(value))) if abs(value) >= 1e-9 else 0
-    return f"{value:.{min(max(digits, 0), 3)}f}"
+    """A number in about four digits: 3.613, 57.36, 1243, 0.00012, 1.2e+12; 0 for what rounding has left of it."""
+    if abs(value) < 1e-9:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e9:
+        return f"{value:.3g}"
+    return f"{value:.{min(max(3 - math.floor(math.log10(abs(value))), 0), 3)}f}"
 
 
 def count_of(count: int, unit: str = "picture") -> str:

@@ -24,7 +24,7 @@
       head.setAttribute("aria-sort", direction);
       const keyed = rows.map((row) => [row, row.cells[head.cellIndex].textContent]);
       keyed.sort(compare(numeric, direction === "ascending" ? 1 : -1));
-      body.append(...keyed.map(([row]) => row));
+      for (const [row] of keyed) body.append(row);  // as arguments of one call, 200 000 rows are too many
     });
   }
 

@@ -5,6 +5,7 @@ Scores are compared only within a scale: one model and revision, one range, one 
 models in one, give several scales, and nothing is averaged or ranked across them.
 """
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -148,7 +149,7 @@ class NumberColumns:
             if value is not None:
                 number = number_or_none(value)
                 self.differing[name] |= number != score
-                if number is None:
+                if number is None and not holds_number(value):
                     self.texts.add(name)
 
     def attributes(self) -> list[str]:
@@ -159,10 +160,9 @@ class NumberColumns:
 def keep_attributes(scores: Scores, attributes: Sequence[str], first: int) -> None:
     """Drop other columns of the rows from number `first` on."""
     for group in scores.pictures.values():
-        for picture in group:
-            if picture.number >= first:
-                known = picture.attributes
-                picture.attributes = {name: known[name] for name in attributes if name in known}
+        for picture in itertools.takewhile(lambda picture: picture.number >= first, reversed(group)):
+            known = picture.attributes
+            picture.attributes = {name: known[name] for name in attributes if name in known}
 
 
 def number_or_none(value: Any) -> float | None:
@@ -171,6 +171,15 @@ def number_or_none(value: Any) -> float | None:
         return None if isinstance(value, bool) else as_number(value, "")
     except ValueError:
         return None
+
+
+def holds_number(value: Any) -> bool:
+    """Whether a cell is empty or holds a number, which may be NaN or infinite."""
+    try:
+        as_number(value, "")
+    except ValueError:
+        return False
+    return not isinstance(value, bool)
 
 
 def levels_of(distribution: Any) -> list[float] | None:
