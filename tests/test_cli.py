@@ -369,6 +369,12 @@ def test_list_gives_the_very_bytes_of_names(capfdbinary, model):
     assert sorted(os.listdir(b"picks")) == sorted(os.path.basename(os.fsencode(name)) for name in odd)
 
 
+def test_a_name_that_no_file_can_have_stops_no_list(capfdbinary):
+    Path("scores.jsonl").write_text('{"path": "a\\ud800", "score": 2}\n{"path": "b\\udcff", "score": 1}\n')
+    assert main(["filter", "scores.jsonl", "--top-k", "2"]) == 0
+    assert capfdbinary.readouterr().out == b"a\\ud800\nb\xff\n"
+
+
 def test_copies_of_equal_names_are_told_apart(capsys):
     for folder in ("one", "two", "picks"):
         Path(folder).mkdir()

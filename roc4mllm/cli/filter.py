@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..inference.file_placing import place_files
 from ..inference.tables.score_reading import Scale, as_number, is_unfinished, read_table, scale_of
-from ..inference.tables.score_table import Row, as_path, shown
+from ..inference.tables.score_table import Row, as_path, encodable, shown
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     without = scored.count - scored.scored
     note = f"; {without} rows without a score never pass" if without else ""
     print(f"{len(picked)} of {scored.count} rows pass{note}", file=sys.stderr)
-    paths = [as_path(row.path) for row in picked]
+    paths = [as_path(encodable(row.path)) for row in picked]
     if folder:
         return place(paths, folder, link=bool(args.symlink_to))
     list_paths(paths, end="\0" if args.null else "\n")
