@@ -1,5 +1,6 @@
 """`personalize`, `score --personal` and `explain` as a person uses them, on tiny models of two attributes."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -286,11 +287,13 @@ def test_explain_writes_a_picture(model, capsys):
         (["missing.png", "-o", "why.png"], "missing.png: no such file"),
         (["broken.png", "-o", "why.png"], "broken.png: not a picture"),
         (["album", "-o", "why.png"], "'album' is not one picture"),
+        (["-", "-o", "why.png"], "'-' is not one picture"),
         (["album/1.png", "-o", "why.png", "--attribute", "light"], "does not score light"),
         (["album/1.png", "-o", "why.png", "-m", "./nothing"], "there is no folder './nothing'"),
     ],
 )
-def test_explain_says_in_one_line_what_is_wrong(model, capsys, arguments, reason):
+def test_explain_says_in_one_line_what_is_wrong(model, capsys, monkeypatch, arguments, reason):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     Path("broken.png").write_text("no picture")
     before = Path("album/1.png").read_bytes()
     extra = [] if "-m" in arguments else ["-m", model]

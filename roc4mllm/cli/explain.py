@@ -15,8 +15,8 @@ from .loading import choose_attributes, load
 def run(args: argparse.Namespace) -> int:
     """Explain the score of `args.image` and write the drawing."""
     output = check_output(args.output, args.image)
-    (picture, *_) = expand_inputs([args.image])
-    if picture.path != args.image:
+    picture = next(expand_inputs([args.image]), None)  # of a folder or a shard no more than the first
+    if picture is None or picture.path != args.image:
         raise ValueError(f"{args.image!r} is not one picture; name a file or a URL")
     if picture.error is not None:
         raise ValueError(f"{picture.path}: {picture.error}")
