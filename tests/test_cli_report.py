@@ -41,9 +41,11 @@ def record(score: float | None, light: float | None) -> dict:
 
 def test_every_format_gives_the_same_page(capsys):
     pages = []
-    for ending in (".csv", ".jsonl", ".parquet", ""):
-        assert main(["report", f"scores{ending}", "-o", f"report{ending}.html"]) == 0
-        pages.append(Path(f"report{ending}.html").read_text().replace(f"scores{ending}", "scores"))
+    for ending in (".csv", ".jsonl", ".parquet", "/"):
+        assert main(["report", f"scores{ending}", "-o", f"report{ending.strip('/')}.html"]) == 0
+        page = Path(f"report{ending.strip('/')}.html").read_text()
+        assert f"<bdi>scores{ending.strip('/')}</bdi>" in page
+        pages.append(page.replace(f"scores{ending}", "scores"))
     assert pages[0] == pages[1] == pages[2] == pages[3]
     assert pages[0].count("data:image/jpeg") >= 3
     assert "30 scores and 1 failures written to report.csv.html" in capsys.readouterr().err
@@ -53,8 +55,8 @@ def test_every_format_gives_the_same_page(capsys):
 def test_labels_of_a_file_are_measured_as_evaluate_measures_them(capsys):
     rng = np.random.default_rng(1)
     labels = rng.uniform(1, 7, 20).round(3)
-    lines = ["image,mean,n", *(f"photos/p{n}.png,{label},5" for n, label in enumerate(labels)), "photos/x.png,NA,0"]
-    Path("ratings.csv").write_text("\n".join(lines[:-1]))
+    lines = [f"photos/p{n}.png,{label + off},5" for n, label in enumerate(labels) for off in (-0.5, 0, 0.5)]
+    Path("ratings.csv").write_text("\n".join(["image,mean,n", *lines]))
     assert main(["report", "scores.jsonl", "-o", "report.html", "--labels", "ratings.csv"]) == 0
     assert "20 of 31 rows have a label" in capsys.readouterr().err
     scores = (1 + 6 * np.random.default_rng(0).random(30))[:20]

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.labels is not None:
         found = add_labels(scores, read_labels(args.labels), os.path.dirname(args.labels))
         print(f"{found} of {scores.rows} rows have a label", file=sys.stderr)
-    name = ", ".join(os.path.basename(path) for path in args.scores)
+    name = ", ".join(os.path.basename(os.path.abspath(path)) for path in args.scores)  # of `parts/` too
     size = write_report(scores, output, name=name, rows=args.rows, sheet=args.sheet, measures=MEASURES)
     failed = len(scores.failures)
     line = f"{scores.rows - failed} scores and {failed} failures written to {args.output} ({size / 1e6:.1f} MB)"
@@ -47,7 +47,8 @@ def check_output(path: str) -> Path:
 
 def read_labels(path: str) -> dict[str, float]:
     """
-    Ratings of the main attribute by path, in a file of the forms and column names that `evaluate` reads.
+    Ratings of the main attribute by path, in a file of the forms and column names that `evaluate` reads; their mean
+    where several people rated a picture.
 
     The pictures themselves are not opened: a report may be made where they no longer are.
     """
@@ -56,7 +57,7 @@ def read_labels(path: str) -> dict[str, float]:
     if roles.picture is None or MAIN_ATTRIBUTE not in roles.scores:
         listed = ", ".join(source.columns)
         raise ValueError(f"{path!r}: expected a column of paths and one of scores (path, score); it has {listed}")
-    labels = {}
+    ratings: dict[str, list[float]] = {}
     for record in source:
         try:
             if record.problem:
@@ -65,5 +66,5 @@ def read_labels(path: str) -> dict[str, float]:
         except ValueError as error:
             raise ValueError(f"{path!r}, {source.unit} {record.number}: {error}") from None
         if rating is not None:
-            labels[str(record.fields[roles.picture])] = rating
-    return labels
+            ratings.setdefault(str(record.fields[roles.picture]), []).append(rating)
+    return {path: sum(given) / len(given) for path, given in ratings.items()}
