@@ -84,6 +84,8 @@ def test_a_cell_that_is_no_number_is_named(name):
 def test_a_table_without_rows_is_an_error():
     with pytest.raises(ValueError, match="nothing to report"):
         collect_scores([[], []])
+    with pytest.raises(ValueError, match="no column 'score'; its columns are path, rating"):
+        collect_scores([[row("a.jpg", 5.0)], [{"path": "a.jpg", "rating": 5, "": ["more"]}]])
 
 
 def test_labels_are_found_by_path_then_by_file_then_by_a_name_that_is_unique(tmp_path, monkeypatch):

@@ -17,8 +17,9 @@ Point = tuple[float, float, str]  # x, y and a tooltip
 
 
 def round_number(value: float) -> str:
-    """The number of a tick, whose digits tell it from its neighbours."""
-    return f"{value:.12g}".replace("-", "−")
+    """The number of a tick, in more than six digits where those alone tell it from its neighbours."""
+    short = f"{value:.6g}"
+    return (short if float(short) == value else f"{value:.12g}").replace("-", "−")
 
 
 def histogram_chart(histogram: Histogram, axis: str, unit: str = "pictures") -> str:

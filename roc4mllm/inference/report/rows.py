@@ -100,17 +100,21 @@ def collect_scores(tables: Iterable[Iterable[Row]]) -> Scores:
         [`Scores`]
 
     Raises:
-        ValueError: If a score, range, std or label is not a number, or there is no row at all.
+        ValueError: If a score, range, std or label is not a number, if a table has no column of scores, or if there is
+            no row at all.
     """
     scores, versions, number = Scores(), set(), 0
     for rows in tables:
         numbers = NumberColumns()
-        first = number + 1
+        first, is_scored = number + 1, False
         for count, row in enumerate(rows, start=1):
             number += 1
             numbers.add(row)
+            is_scored |= "score" in row
             add_row(scores, row, number, f"row {count}")
             versions |= {str(row["version"])} if row.get("version") else set()
+        if number >= first and not is_scored:
+            raise ValueError(f"a table has no column 'score'; its columns are {', '.join(filter(None, row))}")
         keep_attributes(scores, numbers.attributes(), first)
     if not number:
         raise ValueError("there is nothing to report: the table has no rows")
