@@ -166,6 +166,8 @@ def test_taste_of_another_model_or_attribute_is_refused_before_scoring(model, ca
             "does not score light; it scores aesthetics, color",
         ),
         (["anna.csv", "-o", "x.safetensors", "--rater", "eve"], "no column rater"),
+        (["words.csv", "-o", "x.safetensors"], "no row has a score of 'aesthetics'"),
+        (["words.csv", "-o", "x.safetensors", "--rater", "anna"], "no row of 'anna' has a score of 'aesthetics'"),
         (["few.csv", "-o", "x.safetensors"], "needs 5 rated pictures at least, got 4"),
         (
             ["hundred.csv", "-o", "x.safetensors"],
@@ -175,6 +177,7 @@ def test_taste_of_another_model_or_attribute_is_refused_before_scoring(model, ca
 )
 def test_wrong_input_is_one_line(model, capsys, arguments, reason):
     pd.read_csv("anna.csv").head(4).to_csv("few.csv", index=False)
+    pd.read_csv("anna.csv").assign(score="", comment="nice", rater="anna").to_csv("words.csv", index=False)
     hundred = pd.read_csv("anna.csv")
     hundred["score"] *= 9
     hundred.to_csv("hundred.csv", index=False)

@@ -95,6 +95,8 @@ def read_rows(args: argparse.Namespace, config: Any, attribute: str) -> tuple[li
     )
     notes = [warning for warning in rated.warnings if "bad rows" in warning]
     rows = [row for row in of_rater(rated, args.rater) if attribute in row["scores"]]
+    if not rows:
+        raise ValueError(f"no row{'' if args.rater is None else f' of {args.rater!r}'} has a score of {attribute!r}")
     low, high = attribute_range(config, list(config.attributes).index(attribute))
     start, end = label_range(rated, rows, attribute, (low, high))
     if (start, end) != (low, high):
