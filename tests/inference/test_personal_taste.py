@@ -18,6 +18,7 @@ from roc4mllm.inference.personal.personal_scorer import PersonalScorer, read_fea
 from roc4mllm.inference.personal.personal_taste import (
     STRENGTHS,
     PersonalTaste,
+    eigenvectors_of,
     fit_ridge,
     fit_taste,
     leave_one_out_errors,
@@ -42,8 +43,10 @@ def invented(seed: int, count: int, amount: float, noise: float = 0.5, num_featu
 # Fitting -------------------------------------------------------------------------------------------------------------
 
 
-def test_closed_form_is_the_ridge_of_scikit_learn():
-    features, general, ratings = invented(0, 60, amount=1.0)
+@pytest.mark.parametrize("count", [30, 60])  # fewer and more than there are features
+def test_closed_form_is_the_ridge_of_scikit_learn(count):
+    features, general, ratings = invented(0, count, amount=1.0)
+    assert 30 < features.shape[1] < 60
     weight, bias, strength = fit_ridge(features, ratings - general)
     standard = (features - features.mean(0)) / features.std(0) / np.sqrt(features.shape[1])
     model = Ridge(alpha=strength).fit(standard, ratings - general)
@@ -51,12 +54,13 @@ def test_closed_form_is_the_ridge_of_scikit_learn():
     np.testing.assert_allclose(features @ weight + bias, model.predict(standard), atol=1e-8)
 
 
-def test_leave_one_out_in_closed_form_is_leaving_one_out():
+@pytest.mark.parametrize("features_kept", [None, 6])
+def test_leave_one_out_in_closed_form_is_leaving_one_out(features_kept):
     features, general, ratings = invented(1, 15, amount=1.0)
+    features = features[:, :features_kept]
     standard = (features - features.mean(0)) / features.std(0) / np.sqrt(features.shape[1])
     deviations = ratings - general
-    values, vectors = np.linalg.eigh(standard @ standard.T)
-    found = leave_one_out_errors(values.clip(min=0), vectors, vectors.T @ (deviations - deviations.mean()))
+    found = leave_one_out_errors(*eigenvectors_of(standard), deviations - deviations.mean())
     for strength, error in zip(STRENGTHS, found, strict=True):
         errors = []
         for out in range(15):

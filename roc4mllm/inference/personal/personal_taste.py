@@ -6,7 +6,7 @@ ICCV 2017); the personal score is their sum, within the score range. Ten ratings
 to nothing, and the personal score to the general one, where the ratings do not bear it out.
 
 What differs from that paper: ridge regression in closed form instead of a support vector machine on attributes.
-Names of axes: n rated pictures, C features, K strengths.
+Names of axes: n rated pictures, C features, m the smaller of both, K strengths.
 """
 
 import json
@@ -302,27 +302,35 @@ def fit_ridge(features: Array, deviations: Array) -> tuple[Array, float, float]:
     varies = spread > 1e-6 * np.abs(features).max(0)  # more than float32 rounds
     scale = np.divide(1, spread * np.sqrt(len(spread)), out=np.zeros_like(spread), where=varies)  # (C,)
     inputs = (features - mean) * scale  # (n, C)
-    eigenvalues, vectors = np.linalg.eigh(inputs @ inputs.T)  # (n,), (n, n): there are fewer pictures than features
-    eigenvalues = eigenvalues.clip(min=0)  # of rounding
+    eigenvalues, vectors = eigenvectors_of(inputs)  # (m,), (n, m)
     middle = deviations.mean()
-    shares = vectors.T @ (deviations - middle)  # (n,)
-    strength = STRENGTHS[leave_one_out_errors(eigenvalues, vectors, shares).argmin()]
-    weight = scale * (inputs.T @ (vectors @ (shares / (eigenvalues + strength))))  # (C,)
+    targets = deviations - middle  # (n,)
+    strength = STRENGTHS[leave_one_out_errors(eigenvalues, vectors, targets).argmin()]
+    weight = scale * (inputs.T @ (vectors @ (vectors.T @ targets / (eigenvalues + strength))))  # (C,)
     return weight, float(middle - mean @ weight), float(strength) if weight.any() else np.inf
 
 
-def leave_one_out_errors(eigenvalues: Array, vectors: Array, shares: Array) -> Array:
+def eigenvectors_of(inputs: Array) -> tuple[Array, Array]:
+    """Eigenvalues `(m,)` and vectors `(n, m)` of the products of `(n, C)` inputs, without those that must be 0."""
+    if len(inputs) > inputs.shape[1]:  # n³ steps would take minutes of 2000 pictures
+        vectors, singular, _ = np.linalg.svd(inputs, full_matrices=False)
+        return singular**2, vectors
+    eigenvalues, vectors = np.linalg.eigh(inputs @ inputs.T)
+    return eigenvalues.clip(min=0), vectors  # below 0 by rounding
+
+
+def leave_one_out_errors(eigenvalues: Array, vectors: Array, targets: Array) -> Array:
     """
     Mean squared error, `(K,)`, of each strength on pictures left out one by one, in closed form: the residual of a
     picture over 1 − h, h its own weight in its fitted value (PRESS; Allen, Technometrics 1974).
 
     Args:
-        eigenvalues (`np.ndarray` of shape `(n,)`), vectors (`np.ndarray` of shape `(n, n)`): Of the inputs' products.
-        shares (`np.ndarray` of shape `(n,)`): Of the centred targets in the vectors.
+        eigenvalues (`np.ndarray` of shape `(m,)`), vectors (`np.ndarray` of shape `(n, m)`): Of the inputs' products.
+        targets (`np.ndarray` of shape `(n,)`): Centred.
     """
-    kept = eigenvalues / (eigenvalues + STRENGTHS[:, None])  # (K, n), how much of each vector is fitted
-    residuals = ((1 - kept) * shares) @ vectors.T  # (K, n)
-    own = 1 / len(shares) + kept @ (vectors**2).T  # (K, n), the mean included
+    kept = eigenvalues / (eigenvalues + STRENGTHS[:, None])  # (K, m), how much of each vector is fitted
+    residuals = targets - (kept * (vectors.T @ targets)) @ vectors.T  # (K, n)
+    own = 1 / len(targets) + kept @ (vectors**2).T  # (K, n), the mean included
     return np.asarray(((residuals / (1 - own)) ** 2).mean(-1))
 
 
