@@ -270,8 +270,10 @@ def test_lower_is_better_turns_every_rule_round():
 
 @pytest.mark.parametrize("rule", [{"top_k": 1}, {"min_score": 0.5}])
 def test_scores_of_two_models_are_not_compared(rule):
-    with pytest.raises(ValueError, match=r"one \(revision None\) 1.0 to 10.0; two \(revision None\) 0.0 to 1.0"):
-        pick(ScoredRows(TWO_MODELS), **rule)
+    others = [{"path": "c", "score": 1, "revision": "v2", "higher_is_better": False}]
+    told = r"one 1 to 10; two 0 to 1; unknown model \(revision v2\) without a range, lower is better\. Use"
+    with pytest.raises(ValueError, match=told):
+        pick(ScoredRows([*TWO_MODELS, *others]), **rule)
 
 
 def test_quantile_ranks_each_model_by_itself():

@@ -169,13 +169,18 @@ def lowest_of_quantile(values: Sequence[float], quantile: float) -> float:
 def refuse_mixed(scored: ScoredRows) -> None:
     """Raise if the scores are not all of one scale."""
     if len(scored.ranges) > 1:
-        listed = "; ".join(
-            f"{model} (revision {revision}) {low} to {high}" for model, revision, low, high, _ in scored.ranges
-        )
+        listed = "; ".join(map(describe_scale, scored.ranges))
         raise ValueError(
             f"the file mixes scores that cannot be compared: {listed}. Use --quantile, which ranks each of them "
             "by itself, or score all pictures with one model"
         )
+
+
+def describe_scale(scale: Scale) -> str:
+    """What sets a scale apart, in words."""
+    revision = f" (revision {scale.revision})" if scale.revision else ""
+    units = "without a range" if scale.low is None else f"{scale.low:g} to {scale.high:g}"
+    return f"{scale.model or 'unknown model'}{revision} {units}{'' if scale.higher_is_better else ', lower is better'}"
 
 
 def refuse_outside(scored: ScoredRows, min_score: float) -> None:

@@ -270,6 +270,8 @@ def test_labels_give_figures_a_scatter_plot_and_the_largest_differences(tmp_path
     assert "SRCC0.875" in text
     assert len(page.all("circle", class_="dot")) == 30
     assert "p004.jpg" in page.one("ol", **{"aria-label": "largest difference first"})[1][:80]
+    small = [row(f"{n}.jpg", n / 1e4, label=n / 1e4 + 1e-5, score_min=0, score_max=0.01) for n in range(9)]
+    assert "label 0.00081, score -1e-05" in report(tmp_path, small).one("section", id="labels-0")[1]
 
 
 def test_charts_count_all_rows_where_the_table_lists_some(tmp_path):

@@ -125,7 +125,7 @@ def label_part(agreement: Agreement, sheet: int, tiles: Tiles) -> str:
     if worst := agreement.largest_differences(sheet):
         labels = [picture.label or 0.0 for picture in worst]
         differences = [picture.score - label for picture, label in zip(worst, labels, strict=True)]
-        reasons = [f"label {number(x)}, score {y:+.2f}" for x, y in zip(labels, differences, strict=True)]
+        reasons = [f"label {number(x)}, score {y:+.3g}" for x, y in zip(labels, differences, strict=True)]
         parts.append(f"<h4>Largest differences</h4>\n{tiles.sheet(worst, 'largest difference first', reasons)}")
     return "\n".join(parts)
 
