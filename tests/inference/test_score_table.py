@@ -278,6 +278,12 @@ def test_what_no_sum_can_hold_is_no_number(value):
     assert as_number("-1e99", "") == -1e99
 
 
+@pytest.mark.parametrize("value", ["1_0", True, "3,5", [1]])
+def test_what_only_python_takes_for_a_number_is_refused(value):
+    with pytest.raises(ValueError, match="a: expected a number, got"):
+        as_number(value, "a")
+
+
 def test_broken_bytes_of_a_name_come_back(tmp_path):
     assert encodable("bad\udcff.jpg") == r"bad\udcff.jpg"
     assert as_path(r"bad\udcff.jpg") == "bad\udcff.jpg"

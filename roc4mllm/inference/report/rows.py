@@ -172,7 +172,7 @@ def keep_attributes(scores: Scores, attributes: Sequence[str], first: int) -> No
 def number_or_none(value: Any) -> float | None:
     """The finite number that a cell holds, None for whatever else."""
     try:
-        return None if isinstance(value, bool) else as_number(value, "")
+        return as_number(value, "")
     except ValueError:
         return None
 
@@ -183,7 +183,7 @@ def holds_number(value: Any) -> bool:
         as_number(value, "")
     except ValueError:
         return False
-    return not isinstance(value, bool)
+    return True
 
 
 def levels_of(distribution: Any) -> list[float] | None:

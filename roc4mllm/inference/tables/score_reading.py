@@ -147,6 +147,8 @@ def as_number(value: Any, where: str) -> float | None:
     if value is None:
         return None
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # float("1_0") is 10
+            raise ValueError
         number = float(value)  # a text in CSV, else whatever the file holds
     except OverflowError:  # a whole number of more than 308 digits
         return None
