@@ -75,6 +75,19 @@ def test_names_on_stdin(model, monkeypatch, separator, options):
     assert [row["error"] is None for row in rows] == [True, False, False] + [True] * 6
 
 
+def test_a_list_that_windows_wrote(model, monkeypatch):
+    Path("album/odd.png\r").write_bytes(Path("album/a.png").read_bytes())
+    give(monkeypatch, "\ufeffalbum/a.png\r\n\r\nalbum/odd.png\r\nmissing.jpg\r\n".encode())
+    assert main(["score", "-", "-m", model, "-o", "s.jsonl", "--num-workers", "0"]) == 0
+    rows = [(row["path"], row["error"]) for row in read_table("s.jsonl")]
+    assert rows == [("album/a.png", None), ("album/odd.png\r", None), ("missing.jpg", "no such file")]
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/"])
+def test_a_name_that_no_model_has(capsys, name):
+    assert f"there is no folder {name!r}" in error_of(capsys, "album", "-m", name)
+
+
 def test_names_that_come_slowly_are_scored_when_they_come(model, monkeypatch):
     """Through a pipe whose writer waits for the row of each name before it writes the next."""
     reading, writing = os.pipe()

@@ -41,7 +41,7 @@ def known_model(name: str | None) -> str | None:
     Raises:
         ValueError: If the name can only be a folder's, and there is none.
     """
-    if name and looks_like_folder(name) and not os.path.isdir(name):
+    if name is not None and looks_like_folder(name) and not os.path.isdir(name):
         raise ValueError(f"there is no folder {name!r}; a model is a folder or a Hub name as in user/model")
     bundled = name == BUNDLED_CHECKPOINT.name and not os.path.isdir(name)  # no Hub name: it has no user
     return None if bundled else name
@@ -49,7 +49,8 @@ def known_model(name: str | None) -> str | None:
 
 def looks_like_folder(model: str) -> bool:
     """Whether a model's name can only be a folder: a Hub name is `name` or `user/name`."""
-    return model.startswith((".", "~", os.sep)) or model.count("/") > 1 or "\\" in model
+    ends = model.startswith((".", "~", os.sep)) or model.endswith("/")
+    return not model or ends or model.count("/") > 1 or "\\" in model
 
 
 def choose_attributes(wanted: Sequence[str] | None, config: Any) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from roc4mllm.inference.inputs.expansion import expand_inputs
+from roc4mllm.inference.inputs.picture_input import PictureInput
 
 
 @pytest.fixture
@@ -76,8 +77,9 @@ def test_file_whose_name_looks_like_a_glob(album):
     assert paths("album/a[1].jpg") == ["album/a[1].jpg"]
 
 
-def test_url_is_left_to_the_scorer():
-    assert paths("https://example.org/a.jpg?w=*") == ["https://example.org/a.jpg?w=*"]
+@pytest.mark.parametrize("url", ["https://example.org/a.jpg?w=*", "HTTP://example.org/a.jpg"])
+def test_url_is_left_to_the_scorer(url):
+    assert [*expand_inputs([url])] == [PictureInput(url)]
 
 
 @pytest.mark.parametrize(

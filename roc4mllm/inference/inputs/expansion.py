@@ -6,6 +6,7 @@ Nothing is dropped in silence. A missing file, a folder without pictures and a g
 stream as one input that carries its error, so that the rows of a table can be counted against what was asked for.
 """
 
+import codecs
 import glob
 import os
 import stat
@@ -91,7 +92,7 @@ def count_container(path: str) -> int | None:
 
 def is_url(path: str) -> bool:
     """Whether the scorer is to fetch it."""
-    return path.startswith(("http://", "https://"))
+    return path[:8].lower().startswith(("http://", "https://"))
 
 
 def is_glob(path: str) -> bool:
@@ -100,13 +101,22 @@ def is_glob(path: str) -> bool:
 
 
 def read_names(file: BinaryIO, separator: bytes) -> Iterator[str]:
-    """The names in a file, as they come; empty ones are left out."""
+    """The names in a file, as they come; empty ones are left out, and what Windows puts round lines of text."""
+    for number, name in enumerate(split_names(file, separator)):
+        if separator == b"\n" and not os.path.lexists(name):
+            name = name.removesuffix(b"\r")
+            name = name.removeprefix(codecs.BOM_UTF8) if number == 0 else name
+        if name:
+            yield os.fsdecode(name)
+
+
+def split_names(file: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    """What stands between separators, as it comes."""
     rest = b""
     while piece := file.read1(65536):  # type: ignore[attr-defined]
         *names, rest = (rest + piece).split(separator)
-        yield from (os.fsdecode(name) for name in names if name)
-    if rest:
-        yield os.fsdecode(rest)
+        yield from names
+    yield rest
 
 
 def _expand_glob(pattern: str, recursive: bool) -> Iterator[PictureInput]:
