@@ -17,7 +17,7 @@ from tiny import photo, shared_parts
 
 from roc4mllm import load_scorer
 from roc4mllm.inference.bulk_scoring import score_inputs
-from roc4mllm.inference.inputs.containers import row_input
+from roc4mllm.inference.inputs.containers import NO_ROW, row_input
 from roc4mllm.inference.inputs.dataset_inputs import DatasetInputs, file_input
 from roc4mllm.inference.inputs.expansion import count_inputs, expand_inputs
 from roc4mllm.inference.inputs.picture_input import PictureInput
@@ -65,9 +65,10 @@ def test_members_that_lead_elsewhere_are_only_names(scorer, expected, tmp_path):
         link = tarfile.TarInfo("c.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    found = scored(scorer, shard)
+    *found, linked = scored(scorer, shard)
     assert [path for path, _, _ in found] == [f"{shard}/../../a.png", f"{shard}//etc/b.png"]
     assert [score for _, score, _ in found] == pytest.approx(expected[:2], abs=1e-5)
+    assert linked == (f"{shard}/c.png", None, "a link to '/etc/passwd', not followed")
 
 
 def test_a_broken_picture_in_a_shard_is_one_row(scorer, tmp_path):
@@ -153,6 +154,38 @@ def test_parquet_without_pictures_says_what_it_holds(tmp_path):
     (found,) = expand_inputs([str(tmp_path / "q.parquet")])
     assert found.error
     assert count_inputs([str(tmp_path / "*.parquet")]) == 2
+
+
+def test_parquet_without_rows_is_one_row(tmp_path):
+    path = str(tmp_path / "p.parquet")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), path)
+    assert [*expand_inputs([path])] == [*expand_inputs([path], by_place=True)] == [PictureInput(path, NO_ROW)]
+    assert count_inputs([path]) == 1
+
+
+def test_parquet_cannot_point_to_a_file(tmp_path):
+    """Text under `bytes` would be read as a path."""
+    kind = pa.struct([("bytes", pa.string()), ("path", pa.string())])
+    cells = pa.array([{"bytes": "/etc/passwd", "path": "a.jpg"}], kind)
+    pq.write_table(pa.table({"image": cells}), tmp_path / "p.parquet")
+    (found,) = expand_inputs([str(tmp_path / "p.parquet")])
+    assert "expected a column of picture bytes" in found.error
+
+
+@pytest.mark.parametrize(
+    ("image", "names", "name"),
+    [
+        (pa.array([b"x"], pa.binary_view()), {"name": pa.array([b"a.jpg"])}, "/a.jpg"),
+        (pa.array([b"x"], pa.binary(1)), {"id": [7]}, "/7"),
+        (pa.array([b"x"]), {"key": pa.array([2**62], pa.timestamp("us"))}, ""),
+        (pa.array([{"bytes": b"x", "path": 5}]), {}, "/5"),
+    ],
+    ids=["bytes", "number", "time", "number inside"],
+)
+def test_names_and_bytes_of_any_type(tmp_path, image, names, name):
+    path = str(tmp_path / "p.parquet")
+    pq.write_table(pa.table({"image": image, **names}), path)
+    assert [*expand_inputs([path])] == [PictureInput(f"{path}#0{name}", content=b"x")]
 
 
 def test_a_folder_of_shards_says_how_to_name_them(tmp_path):

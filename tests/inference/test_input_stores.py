@@ -1,6 +1,7 @@
 """Stores that fsspec opens are searched as folders are; here one in memory."""
 
 import io
+import os
 import tarfile
 import uuid
 
@@ -56,6 +57,15 @@ def test_globs_are_those_of_a_shell(store):
 def test_what_gives_no_picture_is_one_row_with_the_reason(store, name, reason):
     ((_, error),) = found(store, name)
     assert reason in error
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    for name in ("a.jpg", "a.tar"):
+        os.mkfifo(tmp_path / name)
+    picture, archive = expand_inputs([f"file://{tmp_path}/a.jpg", f"file://{tmp_path}/a.tar"])
+    assert "not a regular file" in archive.error
+    with pytest.raises(PictureError, match="not a regular file"):
+        read_image(picture.content)
 
 
 def test_a_picture_is_read_where_it_is_scored(store):

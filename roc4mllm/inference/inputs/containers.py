@@ -18,6 +18,7 @@ from .stores import is_stored, open_file, read_range
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ROWS = 32  # read at once
+NO_ROW = "the file holds no row"
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "bytes", "content")
 NAME_COLUMNS = ("path", "__key__", "key", "file_name", "filename", "name", "id", "image_id", "url")
 BROKEN_TAR = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
@@ -81,7 +82,7 @@ def read_tar(path: str) -> Iterator[PictureInput]:
         ):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
-                if member.isreg() and member.name.lower().endswith(PICTURE_ENDINGS):
+                if not member.isdir() and member.name.lower().endswith(PICTURE_ENDINGS):
                     count += 1
                     yield tar_input(path, archive, member)
     except BROKEN_TAR as error:
@@ -94,6 +95,9 @@ def read_tar(path: str) -> Iterator[PictureInput]:
 def tar_input(path: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> PictureInput:
     """A member as an input: by its place where it lies in one piece, else by its bytes."""
     name = f"{path}/{member.name}"
+    if not member.isreg():
+        is_link = member.issym() or member.islnk()
+        return PictureInput(name, f"a link to {member.linkname!r}, not followed" if is_link else "not a regular file")
     if path.lower().endswith(".tar") and member.sparse is None:
         return PictureInput(name, content=TarMember(path, member.offset_data, member.size))
     try:
@@ -126,6 +130,8 @@ def read_parquet(path: str) -> Iterator[PictureInput]:
                 for entry in batch.to_pylist():
                     yield row_input(f"{path}#{row}", entry[image], entry.get(name) if name else None)
                     row += 1
+        if not row:
+            yield PictureInput(path, NO_ROW)
     except (ValueError, OSError) as error:  # pyarrow's own errors among them
         yield PictureInput(path, f"the file breaks off after {row} pictures: {error}" if row else str(error))
 
@@ -135,7 +141,7 @@ def count_parquet(path: str) -> int:
     try:
         with open_parquet(path) as file:
             picture_columns(file.schema_arrow)
-            return int(file.metadata.num_rows)
+            return max(int(file.metadata.num_rows), 1)
     except (ValueError, OSError):
         return 1  # the error
 
@@ -163,13 +169,20 @@ def picture_columns(schema: Any) -> tuple[str, str | None]:
     Raises:
         ValueError: If there is none, or several of which nothing tells which is meant.
     """
-    import pyarrow
+    from pyarrow import types
+
+    binary = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+
+    def is_bytes(kind: Any) -> bool:
+        return any(is_kind(kind) for is_kind in binary)
 
     def holds_bytes(kind: Any) -> bool:
-        binary = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-        return binary or (
-            pyarrow.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(len(kind)))
+        return is_bytes(kind) or (
+            types.is_struct(kind) and any(part.name == "bytes" and is_bytes(part.type) for part in kind)
         )
+
+    def is_name(field: Any) -> bool:
+        return field.name != image and not types.is_nested(field.type) and not types.is_temporal(field.type)
 
     found = [field.name for field in schema if holds_bytes(field.type)]
     known = [name for name in IMAGE_COLUMNS if name in found]
@@ -179,19 +192,28 @@ def picture_columns(schema: Any) -> tuple[str, str | None]:
             f"the columns are {', '.join(schema.names)}"
         )
     image = (known or found)[0]
-    return image, next((name for name in NAME_COLUMNS if name in schema.names and name != image), None)
+    names = [field.name for field in schema if is_name(field)]
+    return image, next((name for name in NAME_COLUMNS if name in names), None)
 
 
 def row_input(place: str, value: Any, name: Any) -> PictureInput:
     """One row as an input, called after its place and its name. A file that a row points to is not read."""
     if isinstance(value, dict):
-        name = os.path.basename(value.get("path") or "") or name
+        name = os.path.basename(text_of(value.get("path"))) or name
         value = value.get("bytes")
-    path = place if name is None else f"{place}/{name}"
+    path = place if name is None else f"{place}/{text_of(name)}"
     return PictureInput(path, content=value) if value is not None else PictureInput(path, "this row holds no picture")
 
 
+def text_of(cell: Any) -> str:
+    """A name as text, whatever type it was stored as; some programs write texts as bytes."""
+    if cell is None:
+        return ""
+    return os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)
+
+
 __all__ = [
+    "NO_ROW",
     "PARQUET_ROWS",
     "TAR_ENDINGS",
     "TarMember",

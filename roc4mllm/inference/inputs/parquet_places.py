@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .containers import PARQUET_ROWS, open_parquet, picture_columns, row_input
+from .containers import NO_ROW, PARQUET_ROWS, open_parquet, picture_columns, row_input
 from .picture_input import PictureInput
 
 
@@ -33,6 +33,8 @@ def name_parquet_rows(path: str) -> Iterator[PictureInput]:
                     place = row_input(f"{path}#{row}", value, entry.get(name) if name else None)
                     yield replace(place, content=ParquetRow(path, row))
                     row += 1
+        if not row:
+            yield PictureInput(path, NO_ROW)
     except (ValueError, OSError) as error:  # pyarrow's own errors among them
         yield PictureInput(path, f"the file breaks off after {row} pictures: {error}" if row else str(error))
 

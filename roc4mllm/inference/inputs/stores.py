@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import fsspec  # type: ignore[import-untyped]  # huggingface_hub needs it too
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-from ...processing_roc4mllm.image_reading_aesthetics import check_byte_count
+from ...processing_roc4mllm.image_reading_aesthetics import PictureError, check_byte_count
 from ...processing_roc4mllm.picture_batches_aesthetics import describe
 from .picture_input import PictureInput, empty_folder, is_picture_name
 
@@ -31,17 +31,17 @@ class StoredFile:
         Its bytes.
 
         Raises:
-            PictureError: If it is too large.
+            PictureError: If it is too large, or no file.
             Exception: Whatever the store's own library raises.
         """
         store, path = url_to_fs(self.url)
-        check_byte_count(store.size(path) or 0)  # some stores do not tell
+        check_byte_count(size_of_file(store, path))
         return bytes(store.cat_file(path))
 
 
 def is_stored(path: str) -> bool:
     """Whether a name is a URL for fsspec; http(s) URLs are pictures, which are downloaded one by one."""
-    return "://" in path and not path.startswith(("http://", "https://"))
+    return "://" in path and not path[:8].lower().startswith(("http://", "https://"))
 
 
 def check_store(url: str) -> None:
@@ -61,12 +61,27 @@ def open_file(path: str) -> BinaryIO:
 
     Raises:
         OSError: If it cannot be opened.
+        PictureError: If it is no file.
     """
     if not is_stored(path):
         return open(path, "rb")
     store, name = url_to_fs(path)
+    size_of_file(store, name)
     file: BinaryIO = store.open(name, "rb", block_size=READ_AHEAD)
     return file
+
+
+def size_of_file(store: Any, path: str) -> int:
+    """
+    How many bytes a file holds; 0 where a store does not tell.
+
+    Raises:
+        PictureError: If it is no file. Opening a named pipe, as behind file://, would wait for a writer for ever.
+    """
+    entry = store.info(path)
+    if entry["type"] == "other":
+        raise PictureError("not a regular file")
+    return entry.get("size") or 0
 
 
 def read_range(path: str, start: int, size: int) -> bytes:
