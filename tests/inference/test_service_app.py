@@ -187,7 +187,15 @@ def test_docs_need_no_network_and_openapi_tells_every_answer(service):
 # Who may ask ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}], ids=["bearer", "own"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"X-API-Key": KEY},
+        {"Authorization": "Bearer of-a-proxy", "X-API-Key": KEY},
+    ],
+    ids=["bearer", "own", "behind a proxy"],
+)
 def test_a_right_key_opens(guarded, headers):
     assert guarded.ask("POST", "/score", form(FILES[0]), FORM | headers).status == 200
     assert guarded.ask("GET", "/model", headers=headers).status == 200

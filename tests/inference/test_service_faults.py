@@ -284,6 +284,7 @@ WRONG = [
     (400, b"", FORM),
     (422, NO_FILES, FORM),
     (422, TEXT_FIELD.encode(), FORM),
+    (422, TEXT_FIELD.replace("photo", "photo" * 500).encode(), FORM),
     (422, b"", JSON),
     (422, b"{", JSON),
     (422, b"[" * 100_000, JSON),

@@ -18,6 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from .limits import ServiceLimits
 
 RETRY_AFTER = {"Retry-After": "1"}
+ONLY_FILES = "expected a form of files and nothing else; with curl: -F file=@photo.jpg"
 
 
 class UrlList(BaseModel):
@@ -148,12 +149,14 @@ async def read_form(request: Request, chunks: AsyncGenerator[bytes, None], limit
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             check_count(limits.max_files + 1, limits)
+        if error.message.startswith(("Part exceeded", "Too many fields")):  # of what is no file
+            raise HTTPException(422, ONLY_FILES) from error
         raise HTTPException(400, f"not a readable form: {error.message}") from error
     try:
         values = [value for _, value in form.multi_items()]
         files = [value for value in values if isinstance(value, UploadFile)]
         if len(files) < len(values) or not files:
-            raise HTTPException(422, "expected a form of files and nothing else; with curl: -F file=@photo.jpg")
+            raise HTTPException(422, ONLY_FILES)
         return [await file.read() for file in files]
     finally:
         await form.close()
