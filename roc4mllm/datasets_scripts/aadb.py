@@ -82,12 +82,16 @@ def read_mat(path: Path) -> Iterator[RawRow]:
         from scipy.io import loadmat  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f'{path.name} needs scipy: pip install "roc4mllm[train]"') from error
-    content = loadmat(path)
     for split in ("train", "test"):
-        names, scores = content[f"{split}NameList"].ravel(), content[f"{split}Score"].ravel()
-        for entry, (name, score) in enumerate(zip(names, scores, strict=True), start=1):
-            fields = {"image": str(name[0]), "score": float(score), "split": split}
-            yield RawRow(f"{path.name}, {split}", entry, fields, unit="entry")
+        try:
+            content = loadmat(path, variable_names=[f"{split}NameList", f"{split}Score"])
+            names = [str(name[0]) for name in content[f"{split}NameList"].ravel()]
+            scores = [float(score) for score in content[f"{split}Score"].ravel()]
+            rated = list(zip(names, scores, strict=True))
+        except Exception as error:  # scipy raises nearly anything on a damaged file
+            raise ValueError(f"{path.name} is damaged, or not that of AADB ({error!r}); fetch it again.") from error
+        for entry, (name, score) in enumerate(rated, start=1):
+            yield RawRow(f"{path.name}, {split}", entry, {"image": name, "score": score, "split": split}, unit="entry")
 
 
 AADB = DataSet(

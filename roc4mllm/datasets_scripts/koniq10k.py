@@ -26,6 +26,8 @@ SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 def row(fields: dict[str, Any]) -> Row:
     """One picture with its votes."""
     shares, total, score = [number(fields, name) for name in SHARES], count(fields, "c_total"), number(fields, "MOS")
+    if not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"c1 … c5 are {shares}, expected shares from 0 to 1")
     votes = [round(share * total) for share in shares]
     if sum(votes) != total:
         raise ValueError(f"c1 … c5 times c_total are {votes}, which do not sum to {total}")

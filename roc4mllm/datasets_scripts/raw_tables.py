@@ -21,6 +21,9 @@ JSON_PIECE = 1 << 20  # characters
 JSON_GAP = re.compile(r"[\s,]*")
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+# what zipfile raises on a file that is damaged, encrypted (`RuntimeError`) or of a kind that it does not know
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+MAX_COLUMNS = 16_384  # of Excel: up to XFD
 MAX_SHEET_BYTES = 256 * 1024 * 1024  # unpacked; that of 11 125 pictures has 2 MB
 
 
@@ -163,6 +166,8 @@ def read_json_array(path: Path, key: str) -> Iterator[RawRow]:
                     ) from error
                 text, at = text[at:] + more, 0
                 continue
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+                raise ValueError(f"{path.name} is damaged behind entry {number}: {error}.") from error
             number, at = number + 1, end
             problem = "" if isinstance(value, dict) else "expected a JSON object"
             yield RawRow(path.name, number, {} if problem else value, problem, "entry")
@@ -181,17 +186,21 @@ def read_spreadsheet(path: Path, need: Sequence[str] = ()) -> Iterator[RawRow]:
         with zipfile.ZipFile(path) as archive:
             texts = shared_texts(archive)
             sheet = parse_part(archive, "xl/worksheets/sheet1.xml")
-    except (zipfile.BadZipFile, zlib.error, KeyError, ElementTree.ParseError) as error:
-        raise ValueError(f"{path.name} is not a spreadsheet that can be read: {error}") from error
+    except (*DAMAGED_ZIP, KeyError, ElementTree.ParseError) as error:
+        raise ValueError(f"{path.name} is not a spreadsheet that can be read: {error or 'it is cut off'}") from error
     names: list[str] = []
-    for row in sheet.iter(f"{SHEET}row"):
-        cells = {column_number(cell.get("r", "A")): cell_text(cell, texts) for cell in row.iter(f"{SHEET}c")}
+    for count, row in enumerate(sheet.iter(f"{SHEET}row"), start=1):
+        try:
+            line = int(row.get("r", count))
+            cells = {column_number(cell.get("r", "A")): cell_text(cell, texts) for cell in row.iter(f"{SHEET}c")}
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{path.name} is damaged in row {count}: {error}") from error
         if not names:
             names = [cells.get(number, "") for number in range(max(cells, default=-1) + 1)]
             check_columns(path, names, need)
         elif any(cells.values()):
             fields = {name: cells.get(number, "") for number, name in enumerate(names) if name}
-            yield RawRow(path.name, int(row.get("r", 0)), fields)
+            yield RawRow(path.name, line, fields)
 
 
 def parse_part(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
@@ -222,6 +231,8 @@ def column_number(reference: str) -> int:
     number = 0
     for letter in re.match("[A-Z]*", reference)[0]:  # type: ignore[index]  # it matches the empty text
         number = 26 * number + ord(letter) - ord("A") + 1
+    if number > MAX_COLUMNS:
+        raise ValueError(f"there is no column of the cell {reference[:20]!r}")
     return number - 1
 
 

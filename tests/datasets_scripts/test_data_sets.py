@@ -289,6 +289,10 @@ def test_aadb_of_matlab(write, add_pictures, convert):
         "train.jpg": (0.3, []),
         "test.jpg": (0.65, []),
     }
+    table = folder / "AADBinfo.mat"
+    table.write_bytes(table.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"AADBinfo.mat is damaged, or not that of AADB"):
+        convert("aadb", "damaged")
 
 
 def test_flickr_aes(write, add_pictures, convert):
@@ -367,13 +371,16 @@ def test_spaq_of_tables_is_brought_back_from_a_tenth(write, add_pictures, conver
 def test_koniq10k(write, add_pictures, convert):
     lines = ["image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set", "1.jpg,0.0,0.25,0.25,0.5,0.0,4,60.0,0.5,training"]
     lines += ["2.jpg,0.0,0.0,0.0,0.0,1.0,3,80.0,0.0,validation", "3.jpg,0.1,0.2,0.0,0.0,0.0,3,80.0,0.0,test"]
+    lines += ["4.jpg,inf,0.2,0.0,0.0,0.0,3,80.0,0.0,test"]
     write({"koniq10k_distributions_sets.csv": "\n".join(lines)})
     add_pictures(["1.jpg", "2.jpg", "3.jpg"], "raw/512x384")
     converted = convert("koniq10k")
     one, two = converted.by_id["1.jpg"], converted.by_id["2.jpg"]
     assert (one["score"], one["score_range"], one["std"], one["votes"]) == (60, [0, 100], 12.5, [0, 1, 1, 2, 0])
     assert (two["split"], two["votes"], two["distribution"]) == ("validation", None, [0, 0, 0, 0, 1])
-    assert "do not sum to 3" in converted.report.problems.bad_rows[0]["reason"]
+    sum_is_off, no_share = converted.report.problems.bad_rows
+    assert "do not sum to 3" in sum_is_off["reason"]
+    assert "expected shares from 0 to 1" in no_share["reason"]
 
 
 def test_oasis_beauty(write, add_pictures, convert):

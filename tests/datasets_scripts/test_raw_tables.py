@@ -1,6 +1,9 @@
 """Tables as they are found: byte order marks, blanks, other separators and encodings, spreadsheets, long JSON."""
 
+import io
 import json
+import re
+import zipfile
 
 import pytest
 
@@ -113,6 +116,13 @@ def test_damaged_json_is_refused_and_odd_entries_are_problems(write):
         next(read_json_array(path, "pictures"))
 
 
+@pytest.mark.parametrize("entry", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}"], ids=["brackets", "digits"])
+def test_json_that_python_does_not_take_is_refused(write, entry):
+    path = write({"x.json": f'{{"images": [{{"a": 1}}, {entry}]}}'}) / "x.json"
+    with pytest.raises(ValueError, match="x.json is damaged behind entry 1"):
+        list(read_json_array(path, "images"))
+
+
 # Spreadsheets --------------------------------------------------------------------------------------------------------
 
 
@@ -125,9 +135,32 @@ def test_spreadsheet(write, spreadsheet):
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "old", "new"),
+    [([["a"]], "<si><t>a</t></si>", ""), ([[1.0, 2.0]], 'r="B1"', 'r="ZZZZZZZ1"')],
+    ids=["no such text", "no such column"],
+)
+def test_a_damaged_spreadsheet_is_refused(write, spreadsheet, rows, old, new):
+    with zipfile.ZipFile(io.BytesIO(spreadsheet(rows))) as file:
+        parts = {name: file.read(name).decode() for name in file.namelist()}
+    path = write({"x.xlsx": b""}) / "x.xlsx"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, text in parts.items():
+            file.writestr(name, text.replace(old, new))
+    with pytest.raises(ValueError, match="x.xlsx is damaged in row 1"):
+        list(read_spreadsheet(path))
+
+
 def test_what_is_no_spreadsheet_is_refused(write, monkeypatch, spreadsheet):
     path = write({"x.xlsx": b"image,score"}) / "x.xlsx"
     with pytest.raises(ValueError, match="not a spreadsheet that can be read"):
+        list(read_spreadsheet(path))
+    encrypted = bytearray(spreadsheet([["a"]]))
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):
+        for found in re.finditer(mark, bytes(encrypted)):
+            encrypted[found.start() + (6 if mark[2] == 3 else 8)] |= 1  # the flag of a password
+    path.write_bytes(encrypted)
+    with pytest.raises(ValueError, match="x.xlsx is not a spreadsheet that can be read"):
         list(read_spreadsheet(path))
     path.write_bytes(spreadsheet([["a"]]))
     monkeypatch.setattr(raw_tables, "MAX_SHEET_BYTES", 10)
