@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ def batches(sources, preparation: PicturePreparation, batch_size: int, num_worke
         RuntimeError: After the last batch, if an iterable raised an error of its own. A generator has ended then, and
             nobody knows how many pictures were to come.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
     dataset = as_dataset(sources)
     items = dataset if isinstance(dataset, SourceStream) else range(len(dataset))

@@ -113,7 +113,7 @@ class TestInputs:
         with pytest.raises(ValueError, match="missing.jpg: no such file"):
             scorer.score([photo(0), "missing.jpg"])
 
-    @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+    @pytest.mark.parametrize("batch_size", [1, np.int64(2), 3, 8])
     def test_batches_are_invariant_and_in_order(self, tiles_scorer, batch_size):
         alone = [tiles_scorer(picture)["normalized"] for picture in PICTURES]
         inputs = [PICTURES[0], "missing.jpg", *PICTURES[1:]]
