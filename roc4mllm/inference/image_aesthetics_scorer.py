@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..processing_roc4mllm.pipeline_image_aesthetics import is_picture
 from .cascade import Cascade
 from .load_scorer import load_scorer
 from .tables.score_formats import parquet_schema
@@ -104,16 +105,14 @@ class ImageAestheticsScorer:
         if hasattr(batch, "assign"):
             return batch.assign(**self._new_columns({name: batch[name] for name in batch.columns}))
         if not isinstance(batch, Mapping):
+            check_several(batch, "place of a list")
             return self.rows(list(batch))
         return {**batch, **self._new_columns(batch)}
 
     def _new_columns(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """What is added to columns."""
         self._check_columns(list(batch))
-        if isinstance(batch[self.column], str | bytes | Mapping):
-            raise TypeError(
-                f"got one {type(batch[self.column]).__name__} in {self.column!r}; pass batches (batched=True)"
-            )
+        check_several(batch[self.column], repr(self.column))
         rows = self.rows(list(batch[self.column]))
         return {name: [row[name] for row in rows] for name in self.columns}
 
@@ -151,6 +150,12 @@ class ImageAestheticsScorer:
 
     def _attributes(self) -> list[str]:
         return self.attributes or list(self.scorer.model.config.attributes)
+
+
+def check_several(pictures: Any, place: str) -> None:
+    """Refuse one picture where several should be: a text would be taken for its letters."""
+    if is_picture(pictures) and not hasattr(pictures, "ndim"):  # an array of three axes may be several greys
+        raise TypeError(f"got one {type(pictures).__name__} in {place}; pass batches (batched=True)")
 
 
 def use_one_thread_in_forks() -> None:

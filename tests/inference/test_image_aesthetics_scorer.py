@@ -126,6 +126,10 @@ def test_what_is_no_batch(model, paths):
     scorer = ImageAestheticsScorer(model)
     with pytest.raises(TypeError, match=r"one str in 'image'; pass batches \(batched=True\)"):
         scorer({"image": paths[0]})
+    with pytest.raises(TypeError, match="one Image in 'image'"):
+        scorer({"image": photo(1)})
+    with pytest.raises(TypeError, match="one str in place of a list"):
+        scorer(paths[0])
 
 
 def test_attributes_and_their_order(model, paths):
