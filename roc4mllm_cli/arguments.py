@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 # argparse has no public name for what `add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+HIGHEST_PORT = 65_535  # of a larger number the system would take the lower 16 bits
 
 # Read when torch is imported. Its threads wait for each other by spinning (GNU OpenMP: 300 000 turns), which takes
 # the cores from whoever reads pictures meanwhile: with 8 000 the service gives more pictures per second. With none it
@@ -41,12 +42,13 @@ def add_rating_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad-rows", metavar="FILE", help="write rows that cannot be used to FILE and go on")
 
 
-def at_least(lowest: int) -> "argparse._ActionType":
-    """A parser of whole numbers that are at least `lowest`."""
+def at_least(lowest: int, highest: float = math.inf) -> "argparse._ActionType":
+    """A parser of whole numbers from `lowest` to `highest`."""
+    told = f"at least {lowest}" + (f", at most {highest}" if highest < math.inf else "")
 
     def whole_number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text!r}")
+        if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of {told}, got {text!r}")
         return int(text)
 
     return whole_number

@@ -1,6 +1,6 @@
 """`roc4mllm demo`: a page to try a model on."""
 
-from .arguments import Commands, add_running_options, add_serving_options, at_least
+from .arguments import HIGHEST_PORT, Commands, add_running_options, add_serving_options, at_least
 
 
 def add_command(commands: Commands) -> None:
@@ -14,7 +14,9 @@ def add_command(commands: Commands) -> None:
         allow_abbrev=False,
     )
     add_serving_options(parser)
-    parser.add_argument("--port", type=at_least(1), metavar="N", help="port (default: the first free one from 7860)")
+    parser.add_argument(
+        "--port", type=at_least(1, HIGHEST_PORT), metavar="N", help="port (default: the first free one from 7860)"
+    )
     parser.add_argument("--share", action="store_true", help="open a public link too, through Gradio's server")
     parser.add_argument(
         "--max-files", type=at_least(1), default=20, metavar="N", help="pictures scored at once (default: 20)"

@@ -1,6 +1,14 @@
 """`roc4mllm serve`: scores over HTTP."""
 
-from .arguments import PATIENT_THREADS, Commands, add_running_options, add_serving_options, at_least, number
+from .arguments import (
+    HIGHEST_PORT,
+    PATIENT_THREADS,
+    Commands,
+    add_running_options,
+    add_serving_options,
+    at_least,
+    number,
+)
 
 
 def add_command(commands: Commands) -> None:
@@ -14,7 +22,9 @@ def add_command(commands: Commands) -> None:
         allow_abbrev=False,
     )
     add_serving_options(parser)
-    parser.add_argument("--port", type=at_least(0), default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument(
+        "--port", type=at_least(0, HIGHEST_PORT), default=8000, help="0 takes a free one (default: 8000)"
+    )
     keys = parser.add_mutually_exclusive_group()
     keys.add_argument("--api-key-env", metavar="NAME", help="ask clients for the key in this environment variable")
     keys.add_argument(

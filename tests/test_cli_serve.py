@@ -46,15 +46,19 @@ def test_defaults_are_those_of_the_limits_and_of_this_machine_alone():
 
 def test_wrong_limits(capsys, no_model):
     assert "--max-batch: expected a whole number of at least 1" in error_line(capsys, "serve", "--max-batch", "0")
-    assert "timeout must be at least" in error_line(capsys, "serve", "--timeout", "-1")
+    assert "timeout must be a number of seconds above 0" in error_line(capsys, "serve", "--timeout", "-1")
+    assert "at most 65535, got '70000'" in error_line(capsys, "serve", "--port", "70000")
     line = error_line(capsys, "serve", "--queue-size", "8")
     assert "a request of 32 files could never enter a queue of 8" in line
 
 
 def test_a_taken_port_and_an_address_of_others(capsys, no_model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "in use" in error_line(capsys, "serve", "--port", str(taken.getsockname()[1]))
-    assert "error" in error_line(capsys, "serve", "--host", "192.0.2.1", "--port", "0")
+        port = taken.getsockname()[1]
+        told = error_line(capsys, "serve", "--port", str(port))
+        assert f"cannot listen on '127.0.0.1', port {port}: Address already in use; choose another" in told
+    assert "cannot listen on '192.0.2.1'" in error_line(capsys, "serve", "--host", "192.0.2.1", "--port", "0")
+    assert "no name of a host" in error_line(capsys, "serve", "--host", "é" * 70, "--port", "0")
 
 
 def test_keys(capsys, no_model, monkeypatch, tmp_path):
@@ -69,6 +73,10 @@ def test_keys(capsys, no_model, monkeypatch, tmp_path):
     file.write_text("two words\n")
     assert "holds no API key" in error_line(capsys, "serve", "--port", "0", "--api-key-file", str(file))
     assert "No such file" in error_line(capsys, "serve", "--port", "0", "--api-key-file", str(tmp_path / "absent"))
+    file.write_bytes(b"k\xff\n")
+    assert "keys' holds no API key" in error_line(capsys, "serve", "--port", "0", "--api-key-file", str(file))
+    file.write_text("first\nsecond\n", encoding="utf-8-sig")
+    assert serve.read_keys(argparse.Namespace(api_key_env=None, api_key_file=str(file))) == ["first", "second"]
     assert "not allowed with" in error_line(capsys, "serve", "--api-key-file", "x", "--api-key-env", "y")
 
 

@@ -11,8 +11,6 @@ from .loading import load
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    if args.port is not None and args.port > 65535:
-        raise ValueError(f"--port is at most 65535, got {args.port}")
     check_gradio()
     scorer = load(args)
     options = {name: getattr(args, name) for name in ("host", "port", "share", "max_files", "max_megabytes")}

@@ -43,7 +43,10 @@ def read_keys(args: argparse.Namespace) -> list[str]:
     if args.api_key_env is not None:
         place, text = f"the environment variable {args.api_key_env}", os.environ.get(args.api_key_env, "")
     elif args.api_key_file is not None:
-        place, text = repr(args.api_key_file), Path(args.api_key_file).read_text(encoding="utf-8")
+        place, text = (
+            repr(args.api_key_file),
+            Path(args.api_key_file).read_text(encoding="utf-8-sig", errors="replace"),
+        )
     else:
         return []
     keys = [line.strip() for line in text.splitlines() if line.strip()]

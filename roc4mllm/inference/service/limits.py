@@ -1,5 +1,6 @@
 """What one client may ask of the service, and what all of them together may hold."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,7 +17,8 @@ class ServiceLimits:
             many again until its pictures are scored (504).
 
     Raises:
-        ValueError: If a limit is below 1, or a request within `max_files` could never enter the queue.
+        ValueError: If a limit is below 1, the timeout not above 0, or a request within `max_files` could never enter
+            the queue.
     """
 
     max_batch: int = 8
@@ -28,7 +30,9 @@ class ServiceLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0 or (name != "timeout" and value < 1):
+            if name == "timeout" and not 0 < value < math.inf:
+                raise ValueError(f"timeout must be a number of seconds above 0, got {value}")
+            if name != "timeout" and not value >= 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.max_files > self.queue_size:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Running the service: a listening socket, patience with clients that ends, and a shutdown that drops nothing."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -106,16 +107,17 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: If the address cannot be had.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with contextlib.ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            opened.pop_all()  # it stays open
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+        raise OSError(f"cannot listen on {host!r}, port {port}: {reason}; choose another --host or --port") from error
     return listener
 
 
