@@ -20,6 +20,7 @@ from shards import make_tar
 from tiny import photo, scorer_parts
 
 from roc4mllm.cli import progress as progress_module
+from roc4mllm.cli.cores import workers_that_pay
 from roc4mllm.cli.progress import Progress
 from roc4mllm.inference import freed_memory
 from roc4mllm.inference.folder_revision import folder_revision
@@ -327,6 +328,14 @@ def test_options_of_a_cascade_that_do_not_fit(capsys, arguments, reason):
 
 
 # what is told --------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_one_per_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert workers_that_pay() == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert workers_that_pay() == 8
 
 
 def test_a_log_gets_a_line_now_and_then(model, capsys, monkeypatch):

@@ -1,11 +1,11 @@
 """`roc4mllm data`: a raw download to a folder that `datasets.load_dataset`, `train` and `evaluate` read."""
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from ..inference.tables.score_table import shown
+from .cores import workers_that_pay
 from .interruption import exit_when_told
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out_dir is None:
         raise ValueError("expected NAME RAW_DIR OUT_DIR; roc4mllm data --list shows the names")
     data_set = chosen_data_set(args, registry.DATA_SETS)
-    workers = args.workers or min(os.cpu_count() or 1, 8)
+    workers = args.workers or workers_that_pay()
     with exit_when_told():
         report = convert.convert_data(
             data_set,

@@ -21,6 +21,7 @@ from ..inference.ray_scoring import RayScorer, import_ray
 from ..inference.tables.score_formats import FoundRows, Origin, origin_of
 from ..inference.tables.score_table import GENERAL_SCORE, Row, make_row, shown, table_columns
 from ..inference.tables.score_writing import TableFile, check_output
+from .cores import workers_that_pay
 from .interruption import exit_when_told
 from .loading import choose_attributes, known_model, load, load_named
 from .progress import Progress
@@ -209,7 +210,7 @@ class Job:
             return int(self.args.num_workers)
         if self.args.engine == "ray":  # an actor without a GPU reads and scores in turn, on the CPUs it has
             return int(self.args.num_cpus or 1) if self.args.num_gpus else 0
-        return 0 if self.count is not None and self.count < FEW else min(os.cpu_count() or 1, 8)
+        return 0 if self.count is not None and self.count < FEW else workers_that_pay()
 
     def origins(self) -> set[Origin]:
         """What the rows will have in common, as `origin_of` tells it."""
