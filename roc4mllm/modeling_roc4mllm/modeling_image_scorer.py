@@ -92,7 +92,7 @@ class ImageScorer(AestheticsMixin, PreTrainedModel):
         """
         self.warn_if_untrained()
         check_pictures(pixel_values, getattr(self.config, "num_channels", 3))
-        features = self.aesthetic_features(pixel_values)  # (B, C)
+        features = self.aesthetic_features(pixel_values.to(self.dtype))  # (B, C)
         logits = self._by_attribute(self.score_head(features))  # (B, A, N)
         output = self.scored(logits, torch.ones_like(logits[..., 0], dtype=torch.bool))
         if scores is not None or votes is not None:

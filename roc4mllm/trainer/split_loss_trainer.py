@@ -97,10 +97,12 @@ class SplitLossTrainer(CheckpointTrainer):
 
         Raises:
             ValueError: If a loss has a weight that the score head does not have, no loss is left that this model has,
-                or a batch would hold one picture and the model normalises over several.
+                every part is frozen, there would be no step, or a batch would hold one picture and the model
+                normalises over several.
             OSError: If the output folder has no room for all checkpoints that lie there at once, and the model.
         """
         self._check_losses()
+        self._check_steps()
         self._check_batches()
         self._check_disk()
 
@@ -117,6 +119,20 @@ class SplitLossTrainer(CheckpointTrainer):
                 "The text loss alone has a weight, and this model reads and writes no text: give one to "
                 f"{' or '.join(self.model.head_losses)}."
             )
+
+    def _check_steps(self) -> None:
+        args = self.args
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError("Every part of the model is frozen, so there is nothing to train: freeze fewer.")
+        if args.max_steps <= 0 and args.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs must be above 0 to train at all, got {args.num_train_epochs:g}.")
+        if args.dataloader_drop_last and isinstance(self.train_dataset, Sized):
+            count, size = len(self.train_dataset), self._train_batch_size * args.world_size
+            if count < size:
+                raise ValueError(
+                    f"dataloader_drop_last leaves out all {count} pictures, which do not fill a batch of {size}: turn "
+                    "it off, or take a smaller per_device_train_batch_size."
+                )
 
     def _check_batches(self) -> None:
         count = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else self._train_batch_size

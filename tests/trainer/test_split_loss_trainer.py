@@ -232,6 +232,30 @@ def test_a_loss_that_the_model_does_not_have_is_refused_before_training(tmp_path
     trainer(tmp_path, model=model, processor=images, loss_preset="paper").check_before_training()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": ["backbone", "score_head"]}, "Every part of the model is frozen"),
+        ({"max_steps": -1, "num_train_epochs": 0.0}, "num_train_epochs must be above 0"),
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 25}, "leaves out all 24 pictures"),
+    ],
+)
+def test_a_training_without_a_step_is_refused(tmp_path, options, message):
+    model, images = eat_parts()
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, model=model, processor=images, **options).train()
+
+
+def test_weights_in_half_precision_are_trained(tmp_path):
+    model, images = eat_parts()
+    before = weights(model.to(torch.bfloat16))
+    trained = trainer(tmp_path, model=model, processor=images, train_dataset=one_attribute(8), max_steps=1)
+    trained.train()
+    assert trained.state.log_history[0]["loss"] > 0
+    assert "score_head.weight" in moved(before, model)
+    assert model.dtype == torch.bfloat16
+
+
 def one_attribute(count: int) -> list[dict]:
     """Rows of pictures with a score each."""
     return [{"image": photo(index), "score": 1 + index % 5 * 0.9} for index in range(count)]
