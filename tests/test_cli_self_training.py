@@ -44,7 +44,7 @@ def test_self_training_learns_on_from_what_it_is_sure_of(ratings, eat, unlabelle
     assert run(*flags) == 0
     said = capsys.readouterr().out
     assert "1 of the unlabelled pictures are rated, and left out there" in said
-    assert "1 unlabelled pictures cannot be read" in said
+    assert "1 unlabelled pictures cannot be used" in said
     assert "then 2 round(s) of self-training on 12 pictures" in said
     assert said.index("before self-training: SRCC") < said.index("round 1: ") < said.index("after round 2: SRCC")
     picked = picked_in(out / "round-1")

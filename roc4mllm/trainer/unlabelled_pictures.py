@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..datasets_scripts.split_guard import PictureSet
-from .rating_checks import picture_folder, picture_problem
+from ..processing_roc4mllm.image_reading_aesthetics import read_image
+from .rating_checks import picture_folder
 from .rating_records import PICTURE_COLUMNS
 from .rating_rows import is_missing
 from .rating_sources import METADATA_FILES, open_source
@@ -45,15 +47,29 @@ def read_unlabelled(source: str, pictures: str | None, rated: PictureSet, notes:
     found = list(dict.fromkeys(paths_in(source, pictures)))
     is_rated = rated.shared(PictureSet.of({"image": path, "columns": {}} for path in found))
     unknown = [path for path, known in zip(found, is_rated, strict=True) if not known]
-    problems = {path: problem for path in unknown if (problem := picture_problem(path))}
+    with ThreadPool(os.cpu_count()) as readers:
+        found_problems = list(readers.imap(why_unusable, unknown, chunksize=16))
+    problems = {path: problem for path, problem in zip(unknown, found_problems, strict=True) if problem}
     if len(unknown) < len(found):
         notes.append(f"{len(found) - len(unknown)} of the unlabelled pictures are rated, and left out there")
     if problems:
-        notes.append(f"{len(problems)} unlabelled pictures cannot be read, the first: {next(iter(problems.values()))}")
+        notes.append(f"{len(problems)} unlabelled pictures cannot be used, the first: {next(iter(problems.values()))}")
     good = [path for path in unknown if path not in problems]
     if not good:
         raise ValueError(f"{source}: none of {len(found)} pictures can be read and has no rating")
     return good
+
+
+def why_unusable(path: str) -> str | None:
+    """Why a round cannot take a picture: decoded whole, since one that is cut short would end the rounds."""
+    try:
+        path.encode()  # for the table of what is picked
+        read_image(path)
+    except UnicodeEncodeError:
+        return f"its name is no text in UTF-8, rename it: {path!r}"
+    except ValueError as error:
+        return f"{error}: {path}"
+    return None
 
 
 def paths_in(source: str, pictures: str | None) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """Picking pictures that a scorer is sure of, and rounds from Python; the command is in test_cli_self_training.py."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -91,11 +93,14 @@ def pictures_in(paths: list[str]) -> PictureSet:
 def test_rated_broken_and_repeated_pictures_are_left_out(tmp_path, pictures_of):
     paths, notes = pictures_of(4), []
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    whole = Path(paths[0]).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is sound
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(whole + b" ")  # fits in no table of text
     found = read_unlabelled(str(tmp_path), None, pictures_in(paths[1:2]), notes)
     assert found == [paths[0], *paths[2:]]
     assert notes[0] == "1 of the unlabelled pictures are rated, and left out there"
-    assert notes[1].startswith("1 unlabelled pictures cannot be read, the first: ")
-    with pytest.raises(ValueError, match="none of 5 pictures can be read and has no rating"):
+    assert notes[1].startswith("3 unlabelled pictures cannot be used, the first: ")
+    with pytest.raises(ValueError, match="none of 7 pictures can be read and has no rating"):
         read_unlabelled(str(tmp_path), None, pictures_in(paths), [])
 
 
