@@ -110,10 +110,12 @@ def segment_means(predicted: Array, labels: Array, stds: Array) -> dict[str, flo
 
 def measure_groups(predicted: Array, labels: Array, names: Sequence[str]) -> list[Group]:
     """SRCC, PLCC and MAE of the pictures of each name; the largest group first, equal ones by name."""
-    column = np.array(names, dtype=object)
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
     groups = []
-    for name in sorted(set(names)):
-        x, y = predicted[column == name], labels[column == name]
+    for name in sorted(places):
+        x, y = predicted[places[name]], labels[places[name]]
         small = len(y) < SMALL_GROUP
         groups.append(Group(name, len(y), known(srcc(x, y)), known(plcc(x, y)), float(mae(x, y)), small))
     return sorted(groups, key=lambda group: -group.n)
