@@ -10,6 +10,8 @@ Scores are on 1 to 10 wherever a temperature or `beta` meets them; [`on_one_to_t
 Names of axes: R rated pictures, C features, N levels, P drawn pairs.
 """
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -41,9 +43,9 @@ def checked_mixup(options: dict[str, float] | None) -> dict[str, float] | None:
     if unknown := set(options) - set(MIXUP):
         raise ValueError(f"Unknown options of tail mixup {sorted(unknown)}; known are {sorted(MIXUP)}.")
     checked = MIXUP | options
-    if checked["pairs"] < 0 or checked["pairs"] != int(checked["pairs"]):
+    if not 0 <= checked["pairs"] < math.inf or checked["pairs"] != int(checked["pairs"]):
         raise ValueError(f"Tail mixup needs a whole number of pairs, at least 0; got {checked['pairs']}.")
-    if not (checked["tau_1"] > 0 and checked["tau_2"] >= 0):
+    if not (0 < checked["tau_1"] < math.inf and 0 <= checked["tau_2"] < math.inf):
         raise ValueError(
             f"Tail mixup needs tau_1 above 0 and tau_2 of at least 0; got {checked['tau_1']} and {checked['tau_2']}."
         )

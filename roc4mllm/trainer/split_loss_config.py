@@ -5,6 +5,7 @@ The defaults are those of the paper (ROC4MLLM, AAAI 2026): smooth-L1 beside the 
 of 16, two epochs.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -103,12 +104,12 @@ class SplitLossConfig(TrainingArguments):
                 f"least 0; got {self.self_training}, {self.pick_threshold} and {self.sharpening}."
             )
         for part, rate in (self.learning_rates or {}).items():
-            if not isinstance(rate, int | float) or rate < 0:
+            if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
                 raise ValueError(f"learning_rates must be numbers of at least 0; got {rate!r} for {part!r}.")
 
     def _check_losses(self) -> None:
         weights = self.loss_weights
-        if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
+        if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"Loss weights must be at least 0 and one of them above; got {weights}.")
         if (checked_mixup(self.tail_mixup) or weights["similarity"]) and self.per_device_train_batch_size < 2:
             raise ValueError(

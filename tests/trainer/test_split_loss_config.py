@@ -1,5 +1,7 @@
 """Options of the Trainer, and which are refused."""
 
+import math
+
 import pytest
 from tiny import scorer_parts
 from transformers import TrainingArguments
@@ -39,6 +41,9 @@ def test_presets_and_single_weights():
         ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
         ({"self_training": -1}, "self_training must be 0 or more rounds"),
         ({"sharpening": -0.1}, "sharpening be at least 0; got 0, 0.8 and -0.1"),
+        ({"similarity_weight": math.nan}, "at least 0"),
+        ({"mixup_pairs": 1, "mixup_tau_2": math.inf}, "tau_2 of at least 0"),
+        ({"learning_rates": {"score_head": math.nan}}, "numbers of at least 0"),
         ({"pick_threshold": 1.0}, "pick_threshold lie between 0 and 1"),
     ],
 )
