@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -15,7 +16,10 @@ from transformers import pipeline
 import roc4mllm
 import roc4mllm_cli
 from roc4mllm.datasets_scripts.split_guard import GUARD_FILE, PictureSet
+from roc4mllm.trainer.rating_data import read_ratings
+from roc4mllm.trainer.run_training import write_ratings
 from roc4mllm.trainer.split_loss_trainer import SplitLossTrainer
+from roc4mllm.trainer.tuning import search
 
 
 @pytest.fixture
@@ -172,6 +176,20 @@ def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_pat
     said = capsys.readouterr().out
     assert "best of 3: SRCC" in said
     assert run(tmp_path / "out" / "best_settings.yaml", "--dry-run") == 0
+    header, *lines = ratings.read_text().splitlines()
+    ratings.write_text("\n".join([header, *(f"{line.split(',')[0]},4,even" for line in lines)]) + "\n")
+    capsys.readouterr()
+    assert run(run_file, "--tune", 1) == 2
+    assert "not all rated alike" in capsys.readouterr().err
+
+
+def test_a_search_in_which_no_training_has_an_srcc():
+    def failing(compute_objective, **options):
+        compute_objective({"eval_srcc": float("nan")})
+        raise ValueError("No trials are completed yet.")
+
+    with pytest.raises(ValueError, match="none of 1 trainings came to an SRCC"):
+        search(SimpleNamespace(hyperparameter_search=failing), {"seed": [1, 2]}, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +200,10 @@ def test_tuning_saves_the_best_settings_as_a_file_to_train_with(ratings, tmp_pat
         (["--freeze", "tower"], "its parts are"),
         (["--attributes", "beauty"], "the scorer does not know beauty"),
         (["--score-range", "1", "10"], "the scorer's score_range of aesthetics is 1 to 7, not"),
+        (["--set", "score_range=[1]"], "must be (min, max) with min < max; got [1]"),
+        (["--set", "score_range=[null, 7]"], "must be (min, max) with min < max; got [None, 7]"),
         (["--loss-preset", "papre"], "paper-ava"),
+        (["--tune", "2", "--set", "search_space={seed: {low: 0, high: 9, log: true}}"], "a low above 0"),
         (["--tune", "2", "--eval-share", "0"], "without pictures to judge on"),
         (["--set", "eval_strategy=sometimes"], "sometimes"),
         (["--lora-rank", "4"], "lora_rank without lora would do nothing"),
@@ -316,6 +337,17 @@ def test_comments_alone_teach_no_score(ratings, tmp_path, capsys):
         part.save_pretrained(tmp_path / "backbone")
     assert quick(ratings, tmp_path / "out", "-m", tmp_path / "backbone") == 0
     assert "it has learned no scores" in capsys.readouterr().out
+    assert quick(ratings, tmp_path / "known", "--eval-share", 0.1) == 0  # of the bundled scorer
+    said = capsys.readouterr().out
+    assert "the scorer is in" in said
+    assert "judge it in full" not in said  # there are no scores to compare with
+
+
+def test_half_a_range_in_the_data_is_no_second_column_of_the_held_out_pictures(ratings, tmp_path):
+    header, *lines = ratings.read_text().splitlines()
+    ratings.write_text("\n".join([f"{header},score_min", *(f"{line},2" for line in lines)]) + "\n")
+    write_ratings(read_ratings(ratings), tmp_path / "held_out.csv")
+    assert read_ratings(tmp_path / "held_out.csv").score_range == (1.0, 7.0)
 
 
 def test_votes_and_range_of_the_held_out_pictures_are_kept(ratings, tmp_path, capsys):

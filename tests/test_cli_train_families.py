@@ -71,6 +71,11 @@ def test_settings_that_such_a_scorer_does_not_have(ratings, eat, tmp_path, capsy
     assert message in said[0]
 
 
+def test_a_frozen_head_learns_no_scores(ratings, eat, tmp_path, capsys):
+    assert quick(ratings, tmp_path / "out", "-m", eat, "--freeze", "score_head") == 0
+    assert "it has learned no scores, since the score head was frozen" in capsys.readouterr().out
+
+
 def test_comments_alone_are_nothing_to_learn_from_there(ratings, eat, tmp_path, capsys):
     lines = ratings.read_text().splitlines()[1:]
     ratings.write_text("\n".join(["path,comment", *(f"{line.split(',')[0]},calm light" for line in lines)]) + "\n")

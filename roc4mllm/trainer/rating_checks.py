@@ -8,10 +8,12 @@ file and left out.
 import contextlib
 import csv
 import json
+import math
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,8 +266,9 @@ def given_ranges(score_range: Any, attributes: Sequence[str], origin: str) -> li
             f"score_range must be one (min, max), or one for each of {list(attributes)}; got {score_range}."
         )
     for pair in pairs:
-        if len(pair) != 2 or not np.isfinite(pair).all() or not pair[0] < pair[1]:
-            raise ValueError(f"A score range must be (min, max) with min < max; got {tuple(pair)}.")
+        numbers = isinstance(pair, Sequence) and all(isinstance(end, Real) and math.isfinite(end) for end in pair)
+        if not numbers or len(pair) != 2 or not pair[0] < pair[1]:
+            raise ValueError(f"A score range must be (min, max) with min < max; got {pair}.")
     return [FoundRange(float(low), float(high), origin) for low, high in pairs]
 
 

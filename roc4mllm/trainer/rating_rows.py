@@ -233,7 +233,7 @@ def number_in(value: Any, column: str) -> float | None:
         if isinstance(value, bool) or "_" in str(value):  # float("1_0") is 10
             raise ValueError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         hint = "; write a decimal point" if re.fullmatch(r"\s*-?\d+,\d+\s*", str(value)) else ""
         raise ValueError(f"{column} is {str(value)[:60]!r}, which is no number{hint}") from None
     if not math.isfinite(number):

@@ -188,10 +188,12 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
         protocols = f" ({', '.join(prepared.held_out.protocols)})" if prepared.held_out.protocols else ""
         say(f"on {len(prepared.held_out)} pictures{protocols}, {kind}: {shown_metrics(metrics)}")
     if not trainer.model.config.score_head_trained:
-        say(f"the model is in {folder}; it has learned no scores, since there were none to learn from")
+        is_frozen = "score_head" in (prepared.options.freeze or ())
+        why = "the score head was frozen" if is_frozen else "there were none to learn from"
+        say(f"the model is in {folder}; it has learned no scores, since {why}")
         return
     say(f"the scorer is in {folder}: roc4mllm score PICTURES -m {folder}")
-    if prepared.held_out is not None and prepared.options.should_save:
+    if prepared.held_out is not None and is_scored(prepared.held_out) and prepared.options.should_save:
         path = Path(folder) / "held_out.csv"
         if write_ratings(prepared.held_out, path):
             say(f"judge it in full: roc4mllm evaluate {folder} {path} -o report")
@@ -199,6 +201,11 @@ def report_end(prepared: Prepared, trainer: SplitLossTrainer, metrics: dict[str,
             say(
                 "the pictures to judge on lie in the data set itself; judge in full on a split that was not trained on"
             )
+
+
+def is_scored(rated: RatedPictures) -> bool:
+    """Whether there are scores to compare with, and not comments alone."""
+    return any(rated.rating(index)["scores"] for index in range(len(rated)))
 
 
 def write_ratings(rated: RatedPictures, path: Path) -> bool:
@@ -215,7 +222,7 @@ def write_ratings(rated: RatedPictures, path: Path) -> bool:
         declared = {f"{name}_score_range": json.dumps(pair) for name, pair in pairs}
     voted = [f"{name}_votes" for name in rated.attributes if any(name in row["votes"] for row in rows)]
     texts = [name for name in ("comment", "question") if any(row[name] for row in rows)]
-    columns = ["path", *rated.attributes, *voted, *texts, *declared, *rated.columns]
+    columns = dict.fromkeys(["path", *rated.attributes, *voted, *texts, *declared, *rated.columns])
     with whole_file(path, encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()

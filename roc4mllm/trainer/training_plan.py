@@ -155,9 +155,13 @@ def read_plan(path: str | os.PathLike | None, overrides: Mapping[str, Any]) -> T
     """
     settings = ({} if path is None else read_mapping(path)) | dict(overrides)
     refuse_unknown(settings, (*PLAN_KEYS, *TRAINING_KEYS), "setting")
-    refuse_unknown(settings.get("search_space") or {}, SEARCH_KEYS, "option to search")
     kinds = {**get_type_hints(SplitLossConfig), **get_type_hints(TrainingPlan)}
     settings = {name: checked_kind(name, value, kinds[name]) for name, value in settings.items()}
+    space = settings.get("search_space") or {}
+    refuse_unknown(space, SEARCH_KEYS, "option to search")
+    for name, entry in space.items():
+        for value in entry if isinstance(entry, list) else ():
+            checked_kind(name, value, kinds[name])
     plan = {name: value for name, value in settings.items() if name in PLAN_KEYS}
     return TrainingPlan(**plan, training={name: settings[name] for name in settings if name not in PLAN_KEYS})
 

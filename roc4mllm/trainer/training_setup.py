@@ -31,6 +31,7 @@ from .image_scorers import (
     scored_rows,
 )
 from .rated_pictures import RatedPictures
+from .rating_checks import given_ranges
 from .rating_data import read_ratings
 from .self_training import refuse_one_value
 from .split_loss_config import SplitLossConfig
@@ -102,8 +103,11 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
     train, held_out, notes = read_data(plan, options, known)
     if image_scorer is not None:
         train = scored_rows(train, notes)
-    if plan.tune and (held_out is None or len(held_out) < FEWEST_TO_COMPARE):
-        raise ValueError("settings cannot be compared without pictures to judge on: state eval_data or eval_share")
+    if plan.tune and not can_compare(held_out):
+        raise ValueError(
+            f"settings cannot be compared without pictures to judge on, {FEWEST_TO_COMPARE} at least and not all "
+            "rated alike: state eval_data or eval_share"
+        )
     processor, build = parts_of(plan, train, known, image_scorer)
     trained = PictureSet.of(train.outlines())
     judged = PictureSet.empty() if held_out is None else PictureSet.of(held_out.outlines())
@@ -114,6 +118,15 @@ def prepare(plan: TrainingPlan, options: SplitLossConfig) -> Prepared:
         prepared.unlabelled = read_unlabelled(plan.unlabelled or "", plan.pictures, trained | judged, notes)
     prepared.notes, prepared.shared = notes, prepared.trained_on.overlap(judged).shared
     return prepared
+
+
+def can_compare(held_out: RatedPictures | None) -> bool:
+    """Whether a rank correlation of the main attribute exists on the pictures to judge on."""
+    if held_out is None:
+        return False
+    rows = [held_out.rating(index)["scores"] for index in range(len(held_out))]
+    scores = [row[held_out.attributes[0]] for row in rows if held_out.attributes[0] in row]
+    return len(scores) >= FEWEST_TO_COMPARE and len(set(scores)) > 1
 
 
 def read_data(
@@ -203,9 +216,9 @@ def refuse_other_scorer(plan: TrainingPlan, known: AestheticsConfig) -> None:
     if plan.score_range is not None:
         ranges = ranges_of(known)
         names = plan.attributes or known.attributes[:1]  # a range alone is that of the main score
-        for name, given in zip(names, score_ranges(plan.score_range, len(names)), strict=True):
-            if tuple(given) != tuple(ranges[name]):
-                own, other = ("{:g} to {:g}".format(*pair) for pair in (ranges[name], given))
+        for name, (low, high, _) in zip(names, given_ranges(plan.score_range, names, "as given"), strict=True):
+            if (low, high) != ranges[name]:
+                own, other = ("{:g} to {:g}".format(*pair) for pair in (ranges[name], (low, high)))
                 raise ValueError(
                     f"the scorer's score_range of {name} is {own}, not {other}; start from its backbone for another"
                 )

@@ -5,6 +5,7 @@ A search space is a dict of options of [`SplitLossConfig`], each a list of value
 a `step` if wanted; whole numbers stay whole.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ def checked_space(space: Mapping[str, Any]) -> dict[str, Any]:
             )
         if not all(isinstance(entry[end], int | float) for end in ("low", "high")) or not entry["low"] < entry["high"]:
             raise ValueError(f"search_space: {name} needs numbers with low < high, got {entry!r}")
+        if entry.get("log") and (entry["low"] <= 0 or entry.get("step") is not None):
+            raise ValueError(f"search_space: {name} with log needs a low above 0 and no step, got {entry!r}")
     return dict(space)
 
 
@@ -71,19 +74,34 @@ def search(trainer: Any, space: Mapping[str, Any], trials: int, seed: int) -> tu
 
     Raises:
         ImportError: If optuna is not installed.
+        ValueError: If no training came to an SRCC.
     """
     try:
         import optuna
     except ImportError as error:
         raise ImportError('searching settings needs optuna: pip install "roc4mllm[tune]"') from error
-    best = trainer.hyperparameter_search(
-        hp_space=suggester(space),
-        compute_objective=lambda metrics: metrics["eval_srcc"],
-        n_trials=trials,
-        direction="maximize",
-        backend="optuna",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-    )
+    found: list[float] = []
+
+    def srcc(metrics: Mapping[str, float]) -> float:
+        found.append(metrics["eval_srcc"])
+        return found[-1]
+
+    try:
+        best = trainer.hyperparameter_search(
+            hp_space=suggester(space),
+            compute_objective=srcc,
+            n_trials=trials,
+            direction="maximize",
+            backend="optuna",
+            sampler=optuna.samplers.TPESampler(seed=seed),
+        )
+    except ValueError as error:  # optuna's is "No trials are completed yet"
+        if not found or not all(map(math.isnan, found)):
+            raise
+        raise ValueError(
+            f"none of {trials} trainings came to an SRCC: their scores are all alike, or no numbers. Search smaller "
+            "learning rates, or train for longer"
+        ) from error
     return ({}, float("nan")) if best is None else (best.hyperparameters, best.objective)
 
 

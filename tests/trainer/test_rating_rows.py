@@ -93,6 +93,7 @@ ROLES = assign_columns(
     [
         ({"score": "high"}, "score is 'high', which is no number$"),
         ({"score": "4,5"}, "score is '4,5', which is no number; write a decimal point"),
+        ({"score": 10**400}, "which is no number"),
         ({"score": "1_0"}, "score is '1_0', which is no number"),
         ({"score": True}, "score is 'True', which is no number"),
         ({"score": [4.0]}, "which is no number"),

@@ -51,6 +51,8 @@ def test_only_options_of_the_trainer_can_be_searched(tmp_path):
         ("data: a.csv\nload_in_4bit: true\n", "needs lora"),
         ("data: a.csv\neval_share: 1\n", "share from 0 to below 1"),
         ("data: a.csv\ntune: 3\nresume: true\n", "leave out resume"),
+        ("data: a.csv\nsearch_space: [learning_rate]\n", "search_space must be dict"),
+        ("data: a.csv\nsearch_space: {learning_rate: [high, low]}\n", "learning_rate must be float, got 'high'"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, text, message):
