@@ -141,11 +141,23 @@ class EATConfig(ImageScorerConfig):
         if unknown := set(self.position_biases) - {"none", "table", "conv"}:
             raise ValueError(f"position_biases must be 'none', 'table' or 'conv', got {sorted(unknown)}.")
 
+    def validate_sizes(self):
+        """Sizes are at least 1, kernels keep height and width, and no block is skipped for certain."""
+        for name in ("image_size", "patch_size", "hidden_sizes", "window_sizes"):
+            sizes = getattr(self, name)
+            if min(sizes if isinstance(sizes, list) else [sizes]) < 1:
+                raise ValueError(f"{name} must be at least 1, got {sizes}.")
+        for kernel, blocks in zip(self.offset_kernel_sizes, self.stage_blocks, strict=False):
+            if "D" in blocks and (kernel < 1 or kernel % 2 == 0):
+                raise ValueError(f"offset_kernel_sizes must be odd where there are D blocks, got {kernel}.")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be at least 0 and below 1, got {self.drop_path_rate}.")
+
     def validate_widths(self):
         """Heads and groups divide the width, and groups the heads where a bias is theirs."""
         for stage, blocks in enumerate(self.stage_blocks):
             width, heads, groups = (getattr(self, name)[stage] for name in ("hidden_sizes", "num_heads", "num_groups"))
-            if width % heads:
+            if heads < 1 or width % heads:
                 raise ValueError(f"hidden_sizes[{stage}] ({width}) must be a multiple of num_heads ({heads}).")
             if "D" not in blocks:
                 continue

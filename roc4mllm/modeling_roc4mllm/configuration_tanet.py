@@ -68,6 +68,12 @@ class TANetConfig(ImageScorerConfig):
         self.scene_config = as_config(ResNetConfig, self.scene_config, RESNET18)
         super().__post_init__(**kwargs)
 
+    def validate_sizes(self):
+        """There are scenes, a query and cells of colour."""
+        for name in ("num_scenes", "theme_size", "colour_grid"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
     def validate_theme(self):
         """The theme branch has an activation that is known, and statistics only where it uses them."""
         if self.theme_activation not in ("prelu", "softmax"):

@@ -103,6 +103,7 @@ class TestConfig:
             ({"theme_activation": "relu"}, "'prelu' or 'softmax', got 'relu'"),
             ({"theme_activation": "softmax", "theme_calibrated": False}, "uses no statistics"),
             ({"num_levels": 0}, "at least 1, got 0"),
+            ({"colour_grid": 0}, "colour_grid must be at least 1, got 0"),
             ({"score_range": (3, 1)}, "min < max"),
             ({"attributes": ["light", "light"]}, "distinct"),
             ({"dropout": "much"}, "dropout"),
