@@ -125,7 +125,8 @@ def digits(value: float | None, sign: bool = False) -> str:
 
 def failure_lines(failures: Sequence[PredictedPicture]) -> list[str]:
     """The first failures."""
-    lines = [f"{row.where}: {row.picture}: {row.error}" for row in failures[:LISTED]]
+    # what a data set holds itself has no name but its place
+    lines = [": ".join(dict.fromkeys((row.where, row.picture, str(row.error)))) for row in failures[:LISTED]]
     return lines + ([f"… and {len(failures) - LISTED} more"] if len(failures) > LISTED else [])
 
 

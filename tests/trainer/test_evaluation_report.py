@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from roc4mllm.trainer.evaluation_plots import HEIGHT, PANELS, WIDTH, draw_panel, make_figure
-from roc4mllm.trainer.evaluation_report import check_folder, format_text, report_html, write_report
+from roc4mllm.trainer.evaluation_report import check_folder, failure_lines, format_text, report_html, write_report
 from roc4mllm.trainer.evaluation_results import Evaluation, PredictedPicture, measure_attribute
 
 ODD = '<script>alert("x")</script> & {braces} $x$ 猫 \udcff.png'
@@ -224,3 +224,10 @@ def test_legend_covers_no_point(evaluation, title):
 def test_page_of_few_pictures_is_drawn(n):
     page = Page(report_html(make_evaluation(n=n, failed=3)))
     assert [tag for tag, _ in page.tags].count("img") == 3
+
+
+def test_a_picture_without_a_name_is_told_by_its_place_alone():
+    rows = [
+        PredictedPicture(name, "a.parquet, row 1", {}, {}, error="damaged") for name in ("a.parquet, row 1", "1.png")
+    ]
+    assert failure_lines(rows) == ["a.parquet, row 1: damaged", "a.parquet, row 1: 1.png: damaged"]
