@@ -98,7 +98,7 @@ class SplitLossConfig(TrainingArguments):
         if self.loss_preset not in PRESETS:
             raise ValueError(f"loss_preset must be one of {', '.join(PRESETS)}; got {self.loss_preset!r}.")
         self._check_losses()
-        if self.self_training < 0 or not (0 < self.pick_threshold < 1 and self.sharpening >= 0):
+        if self.self_training < 0 or not (0 < self.pick_threshold < 1 and 0 <= self.sharpening < math.inf):
             raise ValueError(
                 "self_training must be 0 or more rounds, pick_threshold lie between 0 and 1 and sharpening be at "
                 f"least 0; got {self.self_training}, {self.pick_threshold} and {self.sharpening}."

@@ -40,6 +40,7 @@ def test_presets_and_single_weights():
         ({"similarity_weight": 1.0, "per_device_train_batch_size": 1}, "at least 2, got 1"),
         ({"learning_rates": {"score_head": "fast"}}, "numbers of at least 0"),
         ({"self_training": -1}, "self_training must be 0 or more rounds"),
+        ({"sharpening": math.inf}, "sharpening be at least 0; got 0, 0.8 and inf"),
         ({"sharpening": -0.1}, "sharpening be at least 0; got 0, 0.8 and -0.1"),
         ({"similarity_weight": math.nan}, "at least 0"),
         ({"mixup_pairs": 1, "mixup_tau_2": math.inf}, "tau_2 of at least 0"),
