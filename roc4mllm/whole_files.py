@@ -25,8 +25,10 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         OSError: If the file cannot be written there.
     """
     file = Path(os.path.realpath(path))
-    if file.is_dir() or (file.exists() and not os.access(file, os.W_OK)):
-        raise PermissionError(f"cannot write {str(path)!r}: it is a folder or a file without write permission")
+    if file.exists() and not (file.is_file() and os.access(file, os.W_OK)):  # a pipe would be replaced by a file
+        raise PermissionError(
+            f"cannot write {str(path)!r}: it is a folder, a pipe or a device, or has no write permission; name a file"
+        )
     try:
         create_partial(file).unlink()
     except OSError as error:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may not fit the terminal's encoding
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     args.owns_process = argv is None  # else settings of the whole process are the caller's
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
@@ -75,6 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"roc4mllm: error: {describe(error)}", file=sys.stderr)
         return 2
     return code
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with the inputs behind options that argparse does not take: `b.jpg` in `a.jpg -o s.csv b.jpg`."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    words = {"score": "paths", "report": "scores"}.get(args.command)
+    if words and not any(word.startswith("-") for word in rest):
+        getattr(args, words).extend(rest)
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
 
 
 def build_parser() -> argparse.ArgumentParser:

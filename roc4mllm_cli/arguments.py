@@ -77,7 +77,7 @@ def share(text: str) -> float:
     """A number from 0 to 1."""
     value = number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1 (0.9 keeps the best tenth), got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, as in 0.9, got {text!r}")
     return value
 
 

@@ -23,9 +23,9 @@ def add_command(commands: Commands) -> None:
         "an error text and no score. Pictures are only read.",
         epilog="Without -o: a table on a terminal, one JSON object per line into a pipe. The columns are path, score, "
         "normalized, std, score_min, score_max, further attributes, attribute, model, revision, version, error; with "
-        "--personal also general_score, with --cascade fast_score and fast_model. Rows are written as they come, "
-        "beside FILE, which appears when it is complete. Names on stdin are read ahead, for some seconds if they come "
-        "slowly; --num-workers 0 --batch-size 1 scores each one when it comes.",
+        "--personal also general_score, with --cascade fast_score, fast_model and fast_revision. Rows are written as "
+        "they come, beside FILE, which appears when it is complete. Names on stdin are read ahead, for some seconds "
+        "if they come slowly; --num-workers 0 --batch-size 1 scores each one when it comes.",
         allow_abbrev=False,
     )
     parser.add_argument(

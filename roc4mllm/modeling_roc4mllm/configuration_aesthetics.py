@@ -1,5 +1,7 @@
 """What the configurations of all families say about their scores."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -59,8 +61,9 @@ class AestheticsConfig(PreTrainedConfig):
                 f"score_range must be one (min, max) or one per attribute ({len(self.attributes)}), got {pairs}."
             )
         for pair in pairs:
-            if len(pair) != 2 or not all(isinstance(end, int | float) for end in pair) or not pair[0] < pair[1]:
-                raise ValueError(f"score_range must be (min, max) with min < max, got {pair}.")
+            numbers = all(isinstance(end, int | float) and math.isfinite(end) for end in pair)
+            if len(pair) != 2 or not numbers or not pair[0] < pair[1]:
+                raise ValueError(f"score_range must be (min, max), finite, with min < max, got {pair}.")
 
 
 def as_lists(score_range) -> list:

@@ -47,6 +47,7 @@ def test_round_trip(mllm_config, tmp_path):
         ({"score_range": (5, 1)}, r"min < max, got \[5, 1\]"),
         ({"score_range": (1, 2, 3)}, r"min < max, got \[1, 2, 3\]"),
         ({"score_range": ("a", "b")}, "min < max"),
+        ({"score_range": (1.0, float("inf"))}, "finite, with min < max"),
         ({"score_range": [[1, 2], [1, 2]]}, r"one per attribute \(1\)"),
         ({"score_range": ()}, r"one per attribute \(1\)"),
         ({"attributes": ["a", "a"]}, "distinct"),
