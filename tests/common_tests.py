@@ -102,6 +102,13 @@ class ImageAestheticsModelTests:
         assert output.emd_loss > 0
         torch.testing.assert_close(output.loss, expected)
 
+    def test_output_as_a_tuple(self, parts):
+        model, prepare = parts
+        batch = prepare(PICTURES)
+        as_tuple, output = run(model, batch, return_dict=False), run(model, batch)
+        assert type(as_tuple) is tuple
+        assert torch.equal(as_tuple[0], output.scores)
+
     def test_target_of_wrong_shape(self, parts):
         model, prepare = parts
         batch = dict(prepare(PICTURES))

@@ -8,6 +8,7 @@ Names of axes: B pictures, A attributes, N levels, C features, S rated pairs of 
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import can_return_tuple
 
 from .modeling_aesthetics_mixin import AestheticsMixin, add_loss, remember_revision
 from .modeling_outputs_aesthetics import AestheticsOutput
@@ -57,6 +58,7 @@ class ImageScorer(AestheticsMixin, PreTrainedModel):
 
     # ---- scores -------------------------------------------------------------------------------------------------
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,

@@ -21,6 +21,7 @@ import os
 import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers.utils import can_return_tuple
 
 from .adapter_loading_roc4mllm import find_adapter, load_adapter
 from .adapter_roc4mllm import drop_adapter, has_adapter, save_adapter, save_trained_on
@@ -178,6 +179,7 @@ class ROC4MLLMForImageAesthetics(AestheticsMixin, PreTrainedModel, GenerationMix
 
     # ---- scoring ------------------------------------------------------------------------------------------------
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,
@@ -223,7 +225,7 @@ class ROC4MLLMForImageAesthetics(AestheticsMixin, PreTrainedModel, GenerationMix
                 came and what was expected.
         """
         self.warn_if_untrained()
-        for name in ("num_items_in_batch", "use_cache", "return_dict"):
+        for name in ("num_items_in_batch", "use_cache"):
             kwargs.pop(name, None)
         text_rows = supervised_positions(input_ids, labels)
         slots = find_slots(input_ids, slot_attributes, self.config.score_token_id, len(self.config.attributes))
