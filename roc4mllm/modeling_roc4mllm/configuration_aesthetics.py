@@ -47,8 +47,9 @@ class AestheticsConfig(PreTrainedConfig):
             raise ValueError(f"num_levels must be at least {self.fewest_levels}, got {self.num_levels}.")
 
     def validate_attributes(self):
-        """Attribute names are distinct and there is at least one."""
-        if not self.attributes or len(set(self.attributes)) != len(self.attributes):
+        """Attribute names are distinct, none is blank, and there is at least one."""
+        distinct = {name for name in self.attributes if name.strip()}
+        if not distinct or len(distinct) != len(self.attributes):
             raise ValueError(f"attributes must be distinct names, at least one; got {list(self.attributes)}.")
 
     def validate_score_range(self):

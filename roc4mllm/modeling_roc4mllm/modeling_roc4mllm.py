@@ -149,7 +149,7 @@ class ROC4MLLMForImageAesthetics(AestheticsMixin, PreTrainedModel, GenerationMix
             score_token_id=score_token_id,
             num_levels=num_levels,
             score_range=score_range,
-            attributes=list(attributes if processor is None else processor.attributes),
+            attributes=attributes if processor is None else processor.attributes,
             higher_is_better=higher_is_better,
             backbone_name_or_path=hub_name(name),
             backbone_revision=kwargs.get("revision"),

@@ -102,6 +102,8 @@ class TestFromBackbone:
                 r"LlavaProcessor.*ROC4MLLMProcessor.from_backbone",
             ),
             (lambda: {"backbone": shared_parts("llava")[0]}, ValueError, "from_pretrained"),
+            (lambda: {"backbone": backbone("llava")[0], "attributes": "light"}, StrictDataclassError, "'light'"),
+            (lambda: {"backbone": backbone("llava")[0], "attributes": [" "]}, StrictDataclassError, "distinct"),
         ],
     )
     def test_wrong_arguments(self, build, error, message):
