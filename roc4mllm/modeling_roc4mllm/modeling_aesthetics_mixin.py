@@ -255,8 +255,11 @@ def check_target(name: str, target: torch.Tensor, expected: tuple[int, ...]) -> 
 
 
 def check_range(target: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> None:
-    """Refuse rated scores `(B, A)` outside the range of their attribute; NaN, for no score, passes."""
-    outside = (target < low) | (target > high)  # (B, A)
+    """
+    Refuse rated scores `(B, A)` outside the range of their attribute; NaN, for no score, passes. They come in float32,
+    which may lie beyond an end of the range in float64.
+    """
+    outside = (target.float() < low.float()) | (target.float() > high.float())  # (B, A)
     if outside.any():
         score, lowest, highest = (values.expand_as(target)[outside][0].item() for values in (target, low, high))
         raise ValueError(f"Got a score of {score:g}; the score range is {lowest:g} to {highest:g}.")

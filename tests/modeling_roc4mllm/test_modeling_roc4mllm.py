@@ -370,6 +370,12 @@ class TestTargets:
         with pytest.raises(ValueError, match=r"score of 99; the score range is 1 to 5"):
             model(**batch)
 
+    def test_an_end_of_the_range_that_float32_rounds(self):
+        model, processor = scorer_parts("llava", score_range=(0.1, 0.3))
+        batch = processor(images=PICTURES, scores=[0.1, 0.3, 0.2])
+        batch["pixel_values"] = batch["pixel_values"].double()
+        assert model.double()(**batch).loss.isfinite()
+
     def test_rows_with_and_without_slots(self, parts):
         """A row of text only has no scores, and its neighbours keep theirs."""
         model, processor = parts
