@@ -60,7 +60,8 @@ def load_scorer(
     if isinstance(model, str) and (folder := find_adapter(model, **hub_options(kwargs))):
         kwargs = load_adapter_parts(model, folder, backbone, kwargs)
     elif backbone is not None:
-        raise TypeError(f"{model!r} is a whole model; `backbone=` is for an adapter.")
+        whole = repr(model) if isinstance(model, str) else f"This {type(model).__name__}"
+        raise TypeError(f"{whole} is a whole model; `backbone=` is for an adapter.")
     elif isinstance(model, str) and is_original(model, **hub_options(kwargs)):
         return load_converted(model, kwargs)
     else:

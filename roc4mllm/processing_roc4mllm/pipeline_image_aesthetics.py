@@ -290,7 +290,7 @@ def is_device_lost(error: Exception) -> bool:
 
 def check_scorer(model, allow_untrained: bool) -> None:
     """Refuse a model that does not score, or whose score head was never trained."""
-    if not hasattr(model.config, "score_range"):
+    if not hasattr(getattr(model, "config", None), "score_range"):
         raise ValueError(
             f"{type(model).__name__} is no image-aesthetics model: its config declares no score_range. To make one of "
             "a multimodal LLM, use ROC4MLLMForImageAesthetics.from_backbone."

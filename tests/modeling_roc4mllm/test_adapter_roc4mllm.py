@@ -351,6 +351,9 @@ def test_models_that_do_not_fit(trained):
     for load in (load_scorer, ROC4MLLMForImageAesthetics.from_pretrained):
         with pytest.raises(TypeError, match="is a whole model; `backbone=` is for an adapter"):
             load(str(BUNDLED_CHECKPOINT), backbone=folder / "backbone")
+    for nothing in (5, ["a"]):
+        with pytest.raises(ValueError, match="no image-aesthetics model"):
+            load_scorer(nothing)
 
 
 def test_arguments_that_would_have_no_effect(trained, tmp_path):
