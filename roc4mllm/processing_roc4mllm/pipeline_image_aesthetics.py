@@ -237,8 +237,12 @@ class ImageAestheticsPipeline(Pipeline):
             if strict:
                 raise PictureError(f"{named(source, position)}: {error}")
             return record | {"error": error}
-        scores = [row["scores"][column].item() for column in columns]
-        low, high = record["score_range"]
+        ranges = [attribute_range(config, column) for column in columns]
+        scores = [
+            min(max(row["scores"][column].item(), low), high)  # float32 knows no 0.3, but 0.30000001
+            for column, (low, high) in zip(columns, ranges, strict=True)
+        ]
+        low, high = ranges[0]
         record["score"], record["normalized"] = scores[0], (scores[0] - low) / (high - low)
         record["attributes"] = dict(zip(names, scores, strict=True))
         for key in ("std", "distribution"):

@@ -77,6 +77,14 @@ class TestRecord:
         assert record["attribute_ranges"] == {"light": [0.0, 100.0]}
         assert record["normalized"] == pytest.approx(record["score"] / 100)
 
+    def test_rounding_does_not_leave_the_range(self):
+        model, processor = scorer_parts("llava", num_levels=2, score_range=(0.1, 0.3))
+        highest = torch.tensor([0.3])
+        assert highest.item() > 0.3
+        record = load_scorer(model, processor=processor).postprocess({"scores": highest, "finite": highest > 0})
+        assert record["score"] == record["attributes"]["aesthetics"] == 0.3
+        assert record["normalized"] == 1
+
 
 class TestInputs:
     def test_same_picture_in_every_form(self, scorer, tmp_path):
