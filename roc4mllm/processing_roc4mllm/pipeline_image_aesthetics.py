@@ -6,6 +6,7 @@ number; the same picture gets the same score whatever stands beside it in a batc
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -113,6 +114,8 @@ class ImageAestheticsPipeline(Pipeline):
             raise ValueError(
                 f"{type(self.model).__name__} has no language model: it takes no question, writes no text."
             )
+        if max_new_tokens is not None and not (isinstance(max_new_tokens, Integral) and int(max_new_tokens) > 0):
+            raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}.")
         if self.processor is not None:  # what is wrong with the words is said once, not for every picture
             self.processor.check_words(question, attributes)
         preprocess = {"question": question, "attributes": attributes}

@@ -170,6 +170,8 @@ class TestOptions:
             ({"question": "a [SCORE]?"}, ValueError, "must not contain"),
             ({"question": "an <image>?"}, ValueError, "stands for a picture"),
             ({"question": 5}, TypeError, "got int"),
+            ({"text": True, "max_new_tokens": 0}, ValueError, "at least 1, got 0"),
+            ({"text": True, "max_new_tokens": "9"}, ValueError, "at least 1, got '9'"),
         ],
     )
     def test_wrong_words_are_said_once(self, scorer, options, error, message):
