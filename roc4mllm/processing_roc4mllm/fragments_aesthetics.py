@@ -38,8 +38,8 @@ def piece_starts(length: int, count: int) -> list[int]:
 
 def check_fragment_size(size: int | None) -> None:
     """Refuse a mosaic that whole pieces do not fill; `None` stands for no mosaic."""
-    if size is not None and (size < PIECE or size % PIECE):
-        raise ValueError(f"fragment_size must be a multiple of {PIECE}, at least {PIECE}; got {size}.")
+    if size is not None and (not isinstance(size, int) or size < PIECE or size % PIECE):
+        raise ValueError(f"fragment_size must be a multiple of {PIECE}, at least {PIECE}; got {size!r}.")
 
 
 __all__ = ["check_fragment_size", "fragments"]

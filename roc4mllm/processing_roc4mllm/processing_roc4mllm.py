@@ -6,9 +6,10 @@ ids, so that labels stand on the answer and nothing else, whatever a backbone's 
 Names of axes: B rows, T tokens, A attributes, N levels, S slots of a row.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,11 @@ class ROC4MLLMProcessor(ProcessorMixin):
     ):
         if backbone_processor is None:
             raise ValueError("ROC4MLLMProcessor needs a backbone_processor; build it with `from_backbone`.")
+        if not isinstance(backbone_processor, ProcessorMixin) or hasattr(backbone_processor, "score_token_id"):
+            raise TypeError(
+                f"Got a {type(backbone_processor).__name__}; expected the processor of a backbone, as "
+                "AutoProcessor.from_pretrained gives it, or its Hub name or folder."
+            )
         self.backbone_processor = backbone_processor
         super().__init__(
             image_processor or backbone_processor.image_processor,
@@ -109,7 +115,7 @@ class ROC4MLLMProcessor(ProcessorMixin):
             attributes, question, answer, fragment_size: See the class.
             **kwargs: Passed to the processor's `from_pretrained` (`revision`, `token`, …).
         """
-        if not isinstance(backbone, ProcessorMixin):
+        if isinstance(backbone, str | os.PathLike):
             backbone = load_processor(backbone, **kwargs)
         processor = cls(
             backbone_processor=backbone,
@@ -174,12 +180,14 @@ class ROC4MLLMProcessor(ProcessorMixin):
         if answer_ids is None:
             sentence = "" if prompt_only else self.scoring_sentence(names)
             answer_ids = [self._answer_ids(sentence, comment, ended=training) for comment in comments]
+        if len(answer_ids) != len(pictures):
+            raise ValueError(f"Got {len(answer_ids)} answer_ids for {len(pictures)} pictures.")
         batch = self._assemble(self._prompts(pictures, questions, **kwargs), answer_ids, training, padding_side)
         batch["slot_attributes"] = self._slots(answer_ids, names)  # (B, S)
         if scores is not None:
             batch["scores"] = self._targets("scores", scores, len(pictures))  # (B, A)
-        if votes is not None:
-            batch["votes"] = self._targets("votes", votes, len(pictures))  # (B, A, N)
+        if votes is not None and (known := self._targets("votes", votes, len(pictures))).ndim == 3:
+            batch["votes"] = known  # (B, A, N)
         return batch
 
     def scoring_sentence(self, attributes: Sequence[str] | None = None) -> str:
@@ -191,6 +199,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
 
     def _texts(self, kind: str, texts, count: int) -> list[str]:
         """One text per row, none with the position token in it."""
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"Got {kind}s of {type(texts).__name__}; expected a text, or a list of one per picture.")
         texts = [texts] * count if isinstance(texts, str) else [text or "" for text in texts]
         if len(texts) != count:
             raise ValueError(f"Got {len(texts)} {kind}s for {count} pictures.")
@@ -267,20 +277,21 @@ class ROC4MLLMProcessor(ProcessorMixin):
         return batch
 
     def _targets(self, kind: str, values, count: int) -> torch.Tensor:
-        """Scores `(B, A)` or votes `(B, A, N)` by attribute, NaN where unknown."""
+        """Scores `(B, A)` or votes `(B, A, N)` by attribute, NaN where unknown; without N where no row has votes."""
         if not isinstance(values, Sequence | np.ndarray | torch.Tensor) or isinstance(values, str):
             raise TypeError(f"{kind} must be a list with one entry per picture, got {type(values).__name__}.")
         if len(values) != count:
             raise ValueError(f"Got {kind} of {len(values)} rows for {count} pictures.")
         depth = 1 if kind == "scores" else 2
         rows = [by_attribute(kind, row, self.attributes, depth) for row in values]
+        rows = [{name: as_numbers(kind, value) for name, value in row.items()} for row in rows]
         lengths = {len(votes) for row in rows for votes in row.values()} if depth == 2 else set()
         if len(lengths) > 1:
             raise ValueError(f"Votes must have one length, got {sorted(lengths)}.")
         target = torch.full((count, len(self.attributes), *lengths), float("nan"))
         for index, row in enumerate(rows):
             for name, value in row.items():
-                target[index, self.attributes.index(name)] = torch.as_tensor(value, dtype=torch.float32)
+                target[index, self.attributes.index(name)] = value
         return target
 
     # ---- the backbone's part, saving and loading ------------------------------------------------------------------
@@ -337,6 +348,8 @@ def answer_sentences(answer: str | Mapping[str, str] | None, attributes: list[st
     """The sentence of each attribute, each with exactly one `[SCORE]`."""
     if isinstance(answer, str):
         answer = {attributes[0]: answer}
+    if not isinstance(answer, Mapping | None):
+        raise TypeError(f"answer must be a text, or a dict with one for each attribute, got {type(answer).__name__}.")
     default = {
         name: ANSWER.replace("{attribute}", ADJECTIVES.get(name, name.replace("_", " "))) for name in attributes
     }
@@ -344,7 +357,7 @@ def answer_sentences(answer: str | Mapping[str, str] | None, attributes: list[st
     if set(sentences) != set(attributes):
         raise ValueError(f"answer must be a dict with a sentence for each of {attributes}, got {sorted(sentences)}.")
     for name, sentence in sentences.items():
-        if sentence.count(SCORE_TOKEN) != 1:
+        if not isinstance(sentence, str) or sentence.count(SCORE_TOKEN) != 1:
             raise ValueError(f"The answer for {name!r} must hold {SCORE_TOKEN} exactly once, got {sentence!r}.")
     return sentences
 
@@ -385,13 +398,23 @@ def by_attribute(kind: str, row, attributes: list[str], depth: int) -> dict:
     if not isinstance(row, Mapping):
         if np.ndim(row) == depth - 1:
             row = {attributes[0]: row}
-        elif len(row) == len(attributes):
+        elif np.ndim(row) and len(row) == len(attributes):
             row = dict(zip(attributes, row, strict=True))
         else:
             raise ValueError(f"Got {kind} {row!r}; expected one for each of {attributes}.")
     if unknown := set(row) - set(attributes):
         raise ValueError(f"Got {kind} for unknown attributes {sorted(unknown)}; this model scores {attributes}.")
     return {name: value for name, value in row.items() if value is not None}
+
+
+def as_numbers(kind: str, values) -> torch.Tensor:
+    """A score `()`, or votes `(N,)`, of one attribute."""
+    numbers = None
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        numbers = torch.as_tensor(values, dtype=torch.float32)
+    if numbers is None or (kind == "votes" and numbers.ndim != 1):
+        raise TypeError(f"Got {kind} {values!r}; expected {'a number' if kind == 'scores' else 'a list of numbers'}.")
+    return numbers
 
 
 def as_list(images) -> list:

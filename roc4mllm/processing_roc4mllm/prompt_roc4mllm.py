@@ -79,7 +79,8 @@ def check_attributes(wanted, known) -> None:
     """Refuse attributes that are not distinct names out of `known`; `None` stands for all of them."""
     if wanted is None:
         return
-    if isinstance(wanted, str) or not wanted or len(set(wanted)) != len(wanted):
+    names = {name for name in wanted if isinstance(name, str) and name.strip()}
+    if isinstance(wanted, str) or not wanted or len(names) != len(wanted):
         raise ValueError(f"attributes must be a list of distinct names, at least one; got {wanted!r}.")
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(f"Unknown attributes {unknown}; this model scores {list(known)}.")

@@ -60,12 +60,24 @@ class TestScoringSentence:
             ({"attributes": ["a", "a"]}, "distinct"),
             ({"attributes": []}, "at least one"),
             ({"attributes": "light"}, "list of distinct names.*'light'"),
+            ({"attributes": [1]}, r"list of distinct names.*\[1\]"),
+            ({"attributes": [" "]}, "list of distinct names"),
             ({"question": "a [SCORE]"}, "question must not contain"),
+            ({"answer": {"aesthetics": 5}}, "exactly once, got 5"),
+            ({"answer": ["[SCORE]"]}, "dict.*got list"),
+            ({"fragment_size": "64"}, "multiple of 32.*'64'"),
+            ({"fragment_size": 64.0}, "multiple of 32.*64.0"),
         ],
     )
     def test_wrong_wording(self, options, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             ROC4MLLMProcessor.from_backbone(backbone("llava")[1], **options)
+
+    def test_what_is_no_processor_of_a_backbone(self):
+        processor = shared_parts("llava")[1]
+        for other in (processor, processor.tokenizer):
+            with pytest.raises(TypeError, match=f"Got a {type(other).__name__}; expected the processor of a backbone"):
+                ROC4MLLMProcessor.from_backbone(other)
 
 
 class TestBatches:
@@ -159,6 +171,10 @@ class TestTrainingBatches:
         assert votes[0, 1].isnan().all()
         assert votes[1, 0].isnan().all()
 
+    def test_votes_that_nobody_gave(self, processor):
+        batch = processor(images=PAIR, scores=[2.0, 3.0], votes=[None, {}])
+        assert "votes" not in batch  # a shape without levels would fit no model
+
     @pytest.mark.parametrize(
         ("targets", "message"),
         [
@@ -166,10 +182,16 @@ class TestTrainingBatches:
             ({"scores": [[1.0, 2.0, 3.0], None]}, r"one for each of \['aesthetics', 'light'\]"),
             ({"scores": [{"mood": 1.0}, None]}, r"unknown attributes \['mood'\]"),
             ({"votes": [[1, 2], [1, 2, 3]]}, r"one length, got \[2, 3\]"),
+            ({"scores": ["good", None]}, "Got scores 'good'; expected a number"),
+            ({"votes": [["a", "b"], None]}, "Got votes .*; expected a list of numbers"),
+            ({"votes": [{"light": 5}, None]}, "Got votes 5; expected a list of numbers"),
+            ({"votes": [5, None]}, "Got votes 5; expected one for each"),
+            ({"comments": 5}, "comments of int; expected a text"),
+            ({"answer_ids": [[]]}, "1 answer_ids for 2 pictures"),
         ],
     )
     def test_targets_that_do_not_fit(self, processor, targets, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             processor(images=PAIR, **targets)
 
 
