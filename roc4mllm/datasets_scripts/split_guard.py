@@ -16,6 +16,7 @@ A copy that was renamed and encoded anew is found by neither. By chance a pictur
 
 import hashlib
 import json
+import math
 import os
 import re
 import unicodedata
@@ -92,6 +93,13 @@ def picture_name(image_id: str) -> str:
     """A name as it is compared: without ending, in one form of Unicode, capitals alike."""
     name = image_id.replace("\\", "/").strip()
     return unicodedata.normalize("NFC", PICTURE_ENDING.sub("", name)).casefold()
+
+
+def as_text(cell: Any) -> str | None:
+    """A name as a table of texts has it: Parquet and JSON hold those of AVA as numbers, or NaN where there is none."""
+    if isinstance(cell, float):
+        cell = int(cell) if cell.is_integer() else cell if math.isfinite(cell) else None
+    return None if cell is None else str(cell)
 
 
 def name_hash(image_id: str | None, source: str | None) -> int:
@@ -188,7 +196,7 @@ class PictureSet:
         for number, row in enumerate(rows, start=1):
             columns, image = row["columns"], row["image"]
             path = image["path"] if isinstance(image, Mapping) else image
-            name, source = columns.get("image_id") or path, columns.get("source")
+            name, source = as_text(columns.get("image_id")) or path, as_text(columns.get("source"))
             names.append(name_hash(name, source))
             contents.append(row["content"] if "content" in row else content_hash(image))
             labels.append(os.path.basename(name) if name else f"row {number}")

@@ -55,6 +55,15 @@ def test_in_a_table_of_ones_own_folders_belong_to_the_name():
     assert unnamed.overlap(pictures("1.jpg", source="csv")).shared == 0  # two tables of IMG_0001
 
 
+@pytest.mark.parametrize("name", [954184, 954184.0])
+def test_names_that_are_numbers(name):
+    assert pictures("954184.jpg", source="ava").overlap(pictures(name, source="ava", content="test")).shared == 1
+    zero = pictures(0, source="ava", content="test")
+    assert pictures("0", source="ava").overlap(zero).first == ("0",)
+    nameless = [pictures(float("nan"), source="ava", content=content) for content in ("a", "b")]
+    assert not nameless[0].overlap(nameless[1])
+
+
 def test_names_are_compared_in_one_form():
     assert picture_name("CAFE\u0301.jpg") == picture_name("Caf\u00e9.png") == "caf\u00e9"
     assert picture_name("1.5.jpg") == "1.5"
