@@ -119,9 +119,11 @@ def convert_data(
 
     Raises:
         ValueError: If the raw folder is not as the data set's file describes, nothing can be written, or with `strict`
-            not everything.
+            not everything, or `max_side` is no number of pixels.
         OSError: If a file cannot be read or written, or another process converts to the same folder.
     """
+    if max_side is not None and not (isinstance(max_side, int) and max_side > 0):
+        raise ValueError(f"max_side must be a whole number of pixels, at least 1, got {max_side!r}.")
     raw_dir, out_dir = Path(raw_dir), Path(os.path.abspath(out_dir))
     protocol = data_set.protocol(protocol)
     options = {"max_side": max_side, "shard_bytes": shard_bytes, "format": FORMAT}

@@ -275,6 +275,12 @@ def test_shards_of_another_plan_are_not_gone_on_with(raw, convert, tmp_path, mon
     assert content(convert(TABLE, **options).folder) == fresh
 
 
+@pytest.mark.parametrize("max_side", [0, -5, 10.5, "64"])
+def test_a_size_that_is_none(raw, tmp_path, max_side):
+    with pytest.raises(ValueError, match=rf"whole number of pixels, at least 1, got {max_side!r}"):
+        convert_data(TABLE, raw, tmp_path / "out", max_side=max_side)
+
+
 def test_a_folder_that_exists_is_not_touched(raw, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(FileExistsError, match="exists; name a new folder"):
