@@ -17,6 +17,7 @@ transformers' plain Trainer trains such a model too, and its checkpoints are ada
 one, and only warns that it cannot load the best one: [`load_adapter_weights`] does that, as `SplitLossTrainer` does.
 """
 
+import math
 import re
 from collections.abc import Collection
 from typing import Any
@@ -66,8 +67,8 @@ def add_lora(
 
     Raises:
         ImportError: If peft is missing.
-        ValueError: If the model has an adapter already, no language model, no linear layer in the parts, or r is not
-            positive.
+        ValueError: If the model has an adapter already, no language model, no linear layer in the parts, or r,
+            alpha or dropout is out of its range.
     """
     if has_adapter(model):
         raise ValueError(
@@ -78,8 +79,10 @@ def add_lora(
             f"{type(model).__name__} has no language model, which low-rank adapters are for: train all its weights, "
             "or freeze parts of it."
         )
-    if r < 1:
-        raise ValueError(f"r must be a positive rank, got {r}.")
+    if not isinstance(r, int) or r < 1:
+        raise ValueError(f"r must be a positive rank, a whole number, got {r!r}.")
+    if not (0 < alpha < math.inf and 0 <= dropout < 1):
+        raise ValueError(f"alpha must be above 0 and finite, dropout 0 or more and below 1; got {alpha}, {dropout}.")
     base, revision = origin(model)
     if base is None:
         logger.warning(

@@ -308,8 +308,12 @@ def test_wrong_arguments(monkeypatch):
         add_lora(model, parts=["tower"])
     with pytest.raises(ValueError, match=r"\['score_head'\].*always trained"):
         add_lora(model, parts=["score_head"])
-    with pytest.raises(ValueError, match="positive"):
-        add_lora(model, r=0)
+    for r in (0, 2.5):
+        with pytest.raises(ValueError, match="positive rank"):
+            add_lora(model, r=r)
+    for options in ({"alpha": float("nan")}, {"alpha": 0}, {"dropout": -1}, {"dropout": 1}):
+        with pytest.raises(ValueError, match="alpha must be above 0 and finite, dropout 0 or more and below 1"):
+            add_lora(model, **options)
     with pytest.raises(ValueError, match="no adapter to merge"):
         merge_adapter(model)
     with monkeypatch.context() as patch:
