@@ -61,7 +61,7 @@ def load_original(
     return native_model(conversion_of(family, state_dict, **(config or {})), state_dict)
 
 
-def conversion_of(family: str, state_dict: Mapping[str, torch.Tensor], **fields: Any) -> Any:
+def conversion_of(family: str, state_dict: Mapping[str, torch.Tensor], /, **fields: Any) -> Any:
     """A family's conversion of these weights; `fields` of its config that they do not tell."""
     config_from_weights = CONFIGS.get(family)
     return CONVERSIONS[family](config_from_weights(state_dict, **fields) if config_from_weights else fields)

@@ -69,7 +69,7 @@ FIELDS = {
     "legacy_batch_mixing": "legacy_batch_mixing",  # ours, as is `score_range` below
 }
 OFFSET_KERNELS = (9, 7, 5, 3)  # fixed in the original
-VOTES, TAD66K = (1.0, 10.0), (0.0, 10.0)  # score ranges of ten values (AVA), and of one, learnt as a tenth of a score
+TAD66K = (0.0, 10.0)  # score range of one value, which is learnt as a tenth of a score; of N values (AVA: 10) 1 to N
 
 
 class EATConversion(ImageScorerConversion):
@@ -156,7 +156,7 @@ def native_config(config: Mapping[str, Any]) -> EATConfig:
         offset_kernel_sizes=OFFSET_KERNELS[: len(spec)],
         num_levels=num_classes,
         raw_head=True,
-        score_range=config.get("score_range", TAD66K if num_classes == 1 else VOTES),
+        score_range=config.get("score_range", TAD66K if num_classes == 1 else (1.0, float(num_classes))),
         score_head_trained=True,
     )
 
@@ -172,7 +172,7 @@ def refuse_what_never_ran(config: Mapping[str, Any], spec: list[str]) -> None:
                 )
 
 
-def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -> dict[str, Any]:
+def config_from_weights(state_dict: Mapping[str, torch.Tensor], /, **fields: Any) -> dict[str, Any]:
     """
     Fields of the original's config, read off its weights.
 

@@ -161,7 +161,7 @@ def computed_tables(config: Swinv2Config, stage: int) -> dict[str, torch.Tensor 
 # ---- config ---------------------------------------------------------------------------------------------------------
 
 
-def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -> dict[str, Any]:
+def config_from_weights(state_dict: Mapping[str, torch.Tensor], /, **fields: Any) -> dict[str, Any]:
     """
     What [`ELTAConversion`] has to know, read off an original's weights.
 

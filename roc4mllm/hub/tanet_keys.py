@@ -75,7 +75,7 @@ def translated(name: str, table: Mapping[str, str]) -> str | None:
     return f"{table[stem]}{dot}{ending}" if stem in table else None
 
 
-def config_from_weights(state_dict: Mapping[str, torch.Tensor], **fields: Any) -> dict[str, Any]:
+def config_from_weights(state_dict: Mapping[str, torch.Tensor], /, **fields: Any) -> dict[str, Any]:
     """
     What [`TANetConversion`] has to know: the variant, by the values that the head gives.
 

@@ -29,11 +29,9 @@ def write_comments(model, processor, batch: "CommentInputs", scores: torch.Tenso
     ids = model.generate(**prompts, **options, pad_token_id=processor.tokenizer.pad_token_id)
     answers = [trimmed(row, processor.tokenizer) for row in ids[:, prompts["input_ids"].shape[1] :].tolist()]
     if batch.forced:
-        names = batch.attributes
-        columns = [processor.attributes.index(name) for name in names]
-        sentence = processor.scoring_sentence(names)
+        sentence = processor.scoring_sentence(processor.attributes)
         return [
-            {"text": with_numbers(f"{sentence} {spoken(answer, processor)}".strip(), row[columns].tolist())}
+            {"text": with_numbers(f"{sentence} {spoken(answer, processor)}".strip(), row.tolist())}
             for answer, row in zip(answers, scores, strict=True)
         ]
     return free_comments(model, processor, batch, answers)
@@ -55,11 +53,10 @@ class CommentInputs:
     What `write_comments` needs besides the model: left-padded prompts, and the pictures for a second pass.
     """
 
-    def __init__(self, processor, pictures, question, attributes, forced: bool, max_new_tokens: int):
+    def __init__(self, processor, pictures, question, forced: bool, max_new_tokens: int):
         self.pictures, self.question, self.forced, self.max_new_tokens = pictures, question, forced, max_new_tokens
-        self.attributes = processor.attributes if attributes is None else list(attributes)
         self.inputs: BatchFeature = processor(
-            images=pictures, text=question, attributes=attributes, prompt_only=not forced, padding_side="left"
+            images=pictures, text=question, prompt_only=not forced, padding_side="left"
         )
 
 

@@ -10,7 +10,7 @@ from transformers import BatchFeature
 
 from .image_reading_aesthetics import read_image
 
-# What processors raise on a picture they cannot take. TypeError and AttributeError are programming mistakes and stop.
+# What processors and models raise on a picture they cannot take. TypeError and AttributeError are mistakes and stop.
 REFUSALS = (ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError)
 
 
@@ -109,4 +109,4 @@ def describe(error: BaseException) -> str:
     return text if isinstance(error, ValueError) else f"{name}: {text}"
 
 
-__all__ = ["Batch", "PicturePreparation", "Unreadable", "describe"]
+__all__ = ["REFUSALS", "Batch", "PicturePreparation", "Unreadable", "describe"]

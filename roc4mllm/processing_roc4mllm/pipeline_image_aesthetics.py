@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from .comments_aesthetics import CommentInputs, write_comments
 from .image_reading_aesthetics import PictureError, read_image
-from .picture_batches_aesthetics import Batch, PicturePreparation, describe
+from .picture_batches_aesthetics import REFUSALS, Batch, PicturePreparation, describe
 from .picture_stream_aesthetics import batches
 from .prompt_roc4mllm import check_attributes
 
@@ -75,7 +75,8 @@ class ImageAestheticsPipeline(Pipeline):
                 lets the model write freely and adds `text_scores`, the scores at the positions in that text.
             max_new_tokens (`int`, *optional*, defaults to 64): Longest comment, in tokens.
             question (`str`, *optional*): What the model is asked; the processor's own by default.
-            attributes (`list[str]`, *optional*): Score only these; `score` is the first one's.
+            attributes (`list[str]`, *optional*): Tell only these; `score` is the first one's. The model is asked for
+                all of them in the order of its training: in another sentence its numbers would be others.
             strict (`bool`, *optional*, defaults to `False`): Raise at the first picture that fails.
 
         Returns:
@@ -118,7 +119,7 @@ class ImageAestheticsPipeline(Pipeline):
             raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}.")
         if self.processor is not None:  # what is wrong with the words is said once, not for every picture
             self.processor.check_words(question, attributes)
-        preprocess = {"question": question, "attributes": attributes}
+        preprocess = {"question": question}
         forward = preprocess | {"text": text, "forced": forced, "max_new_tokens": max_new_tokens}
         postprocess = {"attributes": attributes, "strict": strict}
         check_attributes(attributes, self.model.config.attributes)
@@ -147,10 +148,10 @@ class ImageAestheticsPipeline(Pipeline):
 
     # ---- the steps ------------------------------------------------------------------------------------------------
 
-    def preparation(self, question=None, attributes=None) -> PicturePreparation:
+    def preparation(self, question=None) -> PicturePreparation:
         """How this model's pictures are prepared."""
         if self.processor is not None:
-            return PicturePreparation(self.processor, {"text": question, "attributes": attributes})
+            return PicturePreparation(self.processor, {"text": question})
         return PicturePreparation(self.image_processor, {"return_tensors": "pt"})
 
     def preprocess(self, source, **preprocess_params) -> Batch:
@@ -180,9 +181,9 @@ class ImageAestheticsPipeline(Pipeline):
             return [], batch.failure
         try:
             return self.forward(batch, **forward_params), None
-        except (RuntimeError, ValueError, MemoryError) as error:
-            if is_device_lost(error):
-                raise  # every batch from now on would fail alike
+        except REFUSALS as error:
+            if is_device_lost(error) or is_of_a_reader(error):
+                raise  # every batch from now on would fail alike; it is not the picture's fault
             return [], describe(error)
 
     def _rows_of_halves(self, batch, preparation, forward_params, rows, failure: str) -> list[dict]:
@@ -219,8 +220,8 @@ class ImageAestheticsPipeline(Pipeline):
         rows: list[dict] = [{name: value[row] for name, value in values.items()} for row in range(len(output.scores))]
         if text:
             pictures = [read_image(batch.sources[index]) for index in batch.good]
-            question, attributes = preprocess_params.get("question"), preprocess_params.get("attributes")
-            prompts = CommentInputs(self.processor, pictures, question, attributes, forced, max_new_tokens)
+            question = preprocess_params.get("question")
+            prompts = CommentInputs(self.processor, pictures, question, forced, max_new_tokens)
             for row, comment in zip(
                 rows, write_comments(self.model, self.processor, prompts, output.scores), strict=True
             ):
@@ -293,6 +294,11 @@ class ImageAestheticsPipeline(Pipeline):
 def is_device_lost(error: Exception) -> bool:
     """Whether the accelerator is of no more use to this process; out of memory is not that."""
     return isinstance(error, getattr(torch, "AcceleratorError", ())) and not isinstance(error, torch.OutOfMemoryError)
+
+
+def is_of_a_reader(error: Exception) -> bool:
+    """Whether a reading process was killed: torch tells of it by a signal, in whatever is being done just then."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def check_scorer(model, allow_untrained: bool) -> None:

@@ -52,7 +52,8 @@ class Deadly:
         raise AssertionError("read in the process that scores")
 
 
-def test_a_picture_that_kills_its_reader_is_a_row_and_the_others_go_on(tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 2])  # of one, torch's signal would be taken for the picture's error
+def test_a_picture_that_kills_its_reader_is_a_row_and_the_others_go_on(tmp_path, batch_size):
     model, processor = shared_parts("llava")
     scorer = load_scorer(model, processor=processor)
     inputs = []
@@ -60,7 +61,7 @@ def test_a_picture_that_kills_its_reader_is_a_row_and_the_others_go_on(tmp_path)
         photo(number).save(tmp_path / f"{number}.png")
         inputs.append(PictureInput(str(tmp_path / f"{number}.png")))
     inputs.insert(5, PictureInput("deadly", content=Deadly()))
-    found = list(score_inputs(scorer, iter(inputs), batch_size=2, num_workers=2))
+    found = list(score_inputs(scorer, iter(inputs), batch_size=batch_size, num_workers=2))
     assert [item.path for item, _ in found] == [item.path for item in inputs]
     errors = {item.path: record["error"] for item, record in found if record["error"] is not None}
     assert errors == {"deadly": "cannot be read: the process that read it was killed"}

@@ -140,10 +140,26 @@ def test_a_batch_that_fails_is_halved_until_one_is_left(batcher, gate):
     assert scores == pytest.approx(batcher.scorer.score(FILES).tolist(), abs=5e-5)
 
 
-def test_a_model_that_fails_is_an_error_per_picture_and_the_thread_goes_on(batcher, gate):
-    forward, gate._forward = gate._forward, lambda batch, **options: 1 / 0
+@pytest.mark.parametrize("error", [IndexError, ZeroDivisionError, RuntimeError])
+def test_a_picture_that_the_model_fails_on_costs_no_other_its_score(batcher, gate, error):
+    forward = gate._forward
+
+    def fail_on_several(batch, **options):
+        if len(batch.inputs["pixel_values"]) > 1:
+            raise error("too many")
+        return forward(batch, **options)
+
+    with gate.shut():
+        futures = batcher.submit(FILES[:4])
+        gate._forward = fail_on_several
+    assert [future.result(10)["error"] for future in futures] == [None] * 4
+    gate._forward = forward
+
+
+def test_a_mistake_in_the_code_is_an_error_per_picture_and_the_thread_goes_on(batcher, gate):
+    forward, gate._forward = gate._forward, lambda batch, **options: None.scores
     (future,) = batcher.submit(FILES[:1])
-    with pytest.raises(RuntimeError, match="division"):
+    with pytest.raises(RuntimeError, match="has no attribute 'scores'"):
         future.result(10)
     gate._forward = forward
     (future,) = batcher.submit(FILES[:1])

@@ -59,13 +59,12 @@ class DifferentiableScorer:
                 f"a {type(self.scorer).__name__} adds to the model's scores what has no gradient; pass the scorer "
                 "that it was made from"
             )
-        given, *_ = self.scorer._sanitize_parameters(attributes=attributes, question=question)  # type: ignore[no-untyped-call]
-        options = {**self.scorer._preprocess_params, **given}
+        asked, _, told = self.scorer._sanitize_parameters(attributes=attributes, question=question)  # type: ignore[no-untyped-call]
         known = list(self.scorer.model.config.attributes)
         self.rounded = rounded
-        self.attributes = list(options.get("attributes") or known)
+        self.attributes = list({**self.scorer._postprocess_params, **told}.get("attributes") or known)
         self._columns = [known.index(name) for name in self.attributes]
-        self._pictures = self.scorer.preparation(**options)
+        self._pictures = self.scorer.preparation(**{**self.scorer._preprocess_params, **asked})
         self._preparations: dict[Any, Preparation] = {}
         self.scorer.model.requires_grad_(False)
 

@@ -107,12 +107,12 @@ def explain(scorer: ImageAestheticsPipeline, image: Any, attribute: str | None =
         PictureError: If the picture cannot be read or scored.
         ValueError: If the model does not score the attribute.
     """
-    asked = scorer._preprocess_params.get("attributes") or list(scorer.model.config.attributes)
+    asked = scorer._postprocess_params.get("attributes") or list(scorer.model.config.attributes)
     attribute = asked[0] if attribute is None else attribute
     if attribute not in asked:
         raise ValueError(f"the model does not score {attribute!r}; it scores {', '.join(asked)}")
     picture = read_image(image)
-    batch = scorer.preprocess(picture, **scorer._preprocess_params)  # all attributes: the others stand in the prompt
+    batch = scorer.preprocess(picture, **scorer._preprocess_params)
     if batch.inputs is None:
         raise PictureError(str(batch.errors[0] or batch.failure))
     scorer.model.eval()

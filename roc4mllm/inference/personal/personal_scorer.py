@@ -37,14 +37,16 @@ class FeatureScorer(ImageAestheticsPipeline):
     def _score(self, inputs: Any) -> Any:
         with reading_head_inputs(self.model.score_head) as seen:
             output: Any = super()._score(inputs)  # type: ignore[no-untyped-call]
-        # A head reads one row for each picture, or one for each score that it was asked for, in that order.
-        output["features"] = seen[0].reshape(len(output.scores), -1, seen[0].shape[-1])[:, 0]  # (B, C)
+        # A head reads one row for each picture, or one for each of its scores, in their order.
+        features = seen[0].reshape(len(output.scores), -1, seen[0].shape[-1])  # (B, 1 or A, C)
+        output["features"] = features.expand(-1, output.scores.shape[1], -1)  # (B, A, C)
         return output
 
     def postprocess(self, row: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The record of one picture."""
         record: dict[str, Any] = super().postprocess(row, *args, **kwargs)
-        return record | {"features": None if record["error"] else row["features"]}
+        column = list(self.model.config.attributes).index(next(iter(record["attributes"])))
+        return record | {"features": None if record["error"] else row["features"][column]}
 
 
 class PersonalScorer(FeatureScorer):
@@ -70,7 +72,7 @@ class PersonalScorer(FeatureScorer):
 
     def check_first(self, attributes: Sequence[str] | None) -> None:
         """Refuse attributes of which the first, whose score is `score`, is not the one that the taste is of."""
-        asked = attributes or self._preprocess_params.get("attributes") or self.model.config.attributes
+        asked = attributes or self._postprocess_params.get("attributes") or self.model.config.attributes
         if asked[0] != self.taste.attribute:
             raise ValueError(
                 f"this personal taste is of {self.taste.attribute!r}, but the first attribute asked for is "
@@ -86,7 +88,7 @@ class PersonalScorer(FeatureScorer):
         column = list(self.model.config.attributes).index(self.taste.attribute)
         general = output.scores[:, column]  # (B,)
         personal = self.taste.personal_scores(
-            general.double().cpu().numpy(), output["features"].double().cpu().numpy()
+            general.double().cpu().numpy(), output["features"][:, column].double().cpu().numpy()
         )  # (B,)
         output[GENERAL_SCORE] = general
         output.scores = output.scores.clone()
@@ -132,7 +134,7 @@ def read_features(
     Args:
         scorer ([`ImageAestheticsPipeline`]): What `load_scorer` returns.
         pictures (sequence): Pictures as in a call of the scorer.
-        attribute (`str`): Whose features; it alone is asked for.
+        attribute (`str`): Whose features.
         **options: `batch_size`, `num_workers`.
     """
     for record in FeatureScorer(scorer)(SourceList(pictures), attributes=[attribute], **options):

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from ...processing_roc4mllm.image_reading_aesthetics import open_image
-from ...processing_roc4mllm.picture_batches_aesthetics import PicturePreparation, Unreadable, describe
+from ...processing_roc4mllm.picture_batches_aesthetics import REFUSALS, PicturePreparation, Unreadable, describe
 from ...processing_roc4mllm.pipeline_image_aesthetics import ImageAestheticsPipeline, is_device_lost
 from .prepared_pictures import Kind, join, kind_of
 
@@ -101,7 +101,7 @@ class RequestBatcher:
 
         Args:
             sources (sequence): Encoded pictures; an [`Unreadable`] becomes a record with its error.
-            attributes (sequence of `str`, *optional*): Score only these.
+            attributes (sequence of `str`, *optional*): Tell only these.
 
         Raises:
             QueueFullError: If there is no place for all of them; then none is taken.
@@ -171,8 +171,7 @@ class RequestBatcher:
 
     def _prepare(self, picture: Picture, processor: Any) -> None:
         source, picture.source = picture.source, None  # the file's bytes are not needed again
-        options = self.scorer.preparation(attributes=picture.attributes).options
-        batch = PicturePreparation(processor, options)([within(source, self.max_pixels)])
+        batch = PicturePreparation(processor, self.scorer.preparation().options)([within(source, self.max_pixels)])
         if error := batch.errors[0] or batch.failure:
             self._finish(picture, {"error": error})
             return
@@ -220,7 +219,7 @@ class RequestBatcher:
             batch = join([picture.inputs for picture in pictures], self._pad_token_id)
             rows: list[dict[str, Any]] = self.scorer.forward(batch)
             return rows
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except REFUSALS as error:
             reason = describe(error)  # only the text: the traceback holds the activations of the failed batch
             self._is_lost = self._is_lost or is_device_lost(error)
         if len(pictures) == 1:
