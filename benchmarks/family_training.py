@@ -135,7 +135,9 @@ Three seeds on fold 0, with {held_out} held-out photographs:
 {seeds}
 
 It shows that training works, and not which family is better: all are far below their published size and have seen no
-other picture. Settings were tried on fold 1. MAE is in points from 1 to 7. Minutes are of one core.
+other picture. Settings were tried on fold 1.
+In training, pictures are mirrored and cropped at random, which `roc4mllm train` does not do.
+MAE is in points from 1 to 7. Minutes are of one core.
 
 Measured {date} on {machine}.
 Command: `python benchmarks/family_training.py run && python benchmarks/family_training.py table`

@@ -187,7 +187,9 @@ without. Steps: {steps} of {batch} pictures.
 {sections}
 Each way adds a part to the one above it: tail mixup ({mixup_pairs} pair, tau_1 {mixup_tau_1}, tau_2 {mixup_tau_2}),
 the similarity loss (weight {similarity_weight}), and a round of self-training (sharpening {sharpening}, threshold
-{threshold}). The models are small and fresh, so this tells how the parts act together with little data, and not what
+{threshold}).
+In training, pictures are mirrored and cropped at random, which `roc4mllm train` does not do.
+The models are small and fresh, so this tells how the parts act together with little data, and not what
 they gain on a pretrained model of published size. A run takes {seconds:.0f} s of one core at most.
 
 Measured {date} on {machine}.

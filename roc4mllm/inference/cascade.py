@@ -150,12 +150,13 @@ class Cascade:
         """What the band saved, from the forward passes so far: both models' pictures are read, each in its own way."""
         fast, slow = self.counts["fast"], self.counts["slow"]
         low, high = self.band
-        line = f"{slow} of {fast} with a fast score from {low:g} to {high:g} went to {self.slow.model.name_or_path}"
+        line = f"{slow} of {fast} with a fast score from {low:g} to {high:g} went to {self.slow_name}"
         if not slow:
             return line
         alone = self.seconds["slow"] / slow * fast
         factor = alone / sum(self.seconds.values())
-        return f"{line}: {factor:.1f} times as fast as that model alone (estimated; forward passes without reading)"
+        words = f"{factor:.1f} times as fast" if factor >= 1 else f"{1 / factor:.1f} times as slow"
+        return f"{line}: {words} as that model alone (estimated; forward passes without reading)"
 
     def check_row(self, row: Row) -> None:
         """

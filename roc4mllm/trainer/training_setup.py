@@ -219,9 +219,12 @@ def refuse_other_scorer(plan: TrainingPlan, known: AestheticsConfig) -> None:
         for name, (low, high, _) in zip(names, given_ranges(plan.score_range, names, "as given"), strict=True):
             if (low, high) != ranges[name]:
                 own, other = ("{:g} to {:g}".format(*pair) for pair in (ranges[name], (low, high)))
-                raise ValueError(
-                    f"the scorer's score_range of {name} is {own}, not {other}; start from its backbone for another"
+                way = (
+                    "start from its backbone"
+                    if hasattr(known, "mllm_config")
+                    else "train a fresh one, as -m eat-base,"
                 )
+                raise ValueError(f"the scorer's score_range of {name} is {own}, not {other}; {way} for another")
     if plan.question is not None:
         raise ValueError("the scorer has a question of its own; start from its backbone for another one")
 

@@ -99,6 +99,17 @@ class TestLoadOriginal:
         other = load_original("eat", weights, CONFIG | {"num_classes": 1, "score_range": (0, 1)}).config
         assert other.score_range == [0, 1]
 
+    def test_values_of_another_number_are_scores_from_one(self):
+        native = native_model(num_classes=7)
+        weights = original_weights(native)
+        assert native.config.score_range == [1.0, 7.0]
+        loaded = load_original("eat", weights, {"state_dict": "of a file that tells more than the config"})
+        pictures = torch.randn(2, 3, 64, 64)
+        raw = loaded(pictures).logits[:, 0]  # (B, 7)
+        assert raw.std() > 1e-3
+        expected = (raw * torch.arange(1.0, 8.0)).sum(-1).clamp(1, 7)
+        assert loaded(pictures).scores[:, 0].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
     def test_config_is_read_off_the_weights(self, native, weights):
         found = load_original("eat", {f"module.{name}": weight for name, weight in weights.items()})
         assert found.config.score_range == [1.0, 10.0]

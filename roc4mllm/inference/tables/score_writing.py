@@ -192,10 +192,12 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         `Path`: the file, symbolic links followed.
 
     Raises:
-        ValueError: If the ending names no format.
+        ValueError: If the ending names no format, or the place is a store.
         ImportError: If the format needs a library that is not installed.
         OSError: If the file cannot be written there.
     """
+    if "://" in os.fspath(path):
+        raise ValueError(f"cannot write {os.fspath(path)!r}: a table grows on this machine; copy it to a store then")
     target = Path(os.path.realpath(path))
     if os.fspath(path).endswith(os.sep) or (target.is_dir() and not target.suffix):
         return check_folder(target)
