@@ -45,7 +45,9 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="keep the rows that FILE or an interrupted run has, failed ones too"
     )
-    parser.add_argument("--attributes", type=names, metavar="A,B", help="what to score (default: all of the model's)")
+    parser.add_argument(
+        "--attributes", type=names, metavar="A,B", help="what to tell, the score first (default: all of the model's)"
+    )
     add_batch_options(parser, workers=None)
     add_running_options(parser)
     parser.add_argument("--recursive", action="store_true", help="search the sub-folders of folders too")

@@ -148,7 +148,8 @@ class ROC4MLLMProcessor(ProcessorMixin):
         Args:
             images (one picture or a list): Anything that [`read_image`] reads, one per row.
             text (`str` or `list[str]`, *optional*): Question, or one per row.
-            attributes (`list[str]`, *optional*): Score only these, in this order.
+            attributes (`list[str]`, *optional*): Put only these into the sentence, in this order. A model that was
+                trained on all of them then gives other numbers; the pipeline asks for all of them and selects.
             scores (list of `float`, of lists or of dicts, *optional*): Rated scores of each row: one for the main
                 attribute, one per attribute, or by name. `None` or NaN where unknown.
             votes (list of lists or of dicts, *optional*): Votes per level of the main attribute, or by name.
